@@ -1,0 +1,145 @@
+"""The conditions of a ScannerJob: what a person, `kubectl wait` and kstatus read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from scannerjob.model.facts import Hold
+from scannerjob.model.ledger import Item, Ledger, format_time
+from scannerjob.model.limits import STALLED_AFTER
+from scannerjob.model.row import Rows
+
+Truth = Literal["True", "False", "Unknown"]
+MAX_MESSAGE = 1024
+# What a user asked for, or a state that heals by itself as launches end, leaves a ScannerJob ready.
+_READY_ALL_THE_SAME = frozenset({"Suspended"})
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One condition, before it is known since when it holds."""
+
+    type: str
+    status: Truth
+    reason: str
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Something outside that failed: a CamelCase reason, and a message that names it."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Contact:
+    """How the last contact with a database or a target went; if it was `tried` at all."""
+
+    tried: bool = False
+    trouble: Trouble | None = None
+
+
+def unusable(trouble: Trouble) -> list[Condition]:
+    """The conditions of a ScannerJob that cannot be run as it is written."""
+    return [Condition("Ready", "False", trouble.reason, trouble.message)]
+
+
+def running(
+    ledger: Ledger,
+    rows: Rows | None,
+    holds: Sequence[Hold],
+    warnings: Sequence[str],
+    database: Contact,
+    target: Contact,
+    now: datetime,
+) -> list[Condition]:
+    """The conditions after a whole cycle."""
+    return [
+        _ready(rows, holds, warnings, database, target),
+        *_reachable("DatabaseReachable", database),
+        *_reachable("TargetReachable", target),
+        _stalled(ledger, now),
+    ]
+
+
+def _ready(
+    rows: Rows | None,
+    holds: Sequence[Hold],
+    warnings: Sequence[str],
+    database: Contact,
+    target: Contact,
+) -> Condition:
+    for trouble in (database.trouble, target.trouble):
+        if trouble is not None:
+            return Condition("Ready", "False", trouble.reason, trouble.message)
+    for hold in holds:
+        truth: Truth = "True" if hold.reason in _READY_ALL_THE_SAME else "False"
+        return Condition("Ready", truth, hold.reason, hold.message)
+    if rows is not None and rows.blocked:
+        return Condition("Ready", "False", "ScanBlocked", _held_back(rows))
+    if rows is not None and rows.problems:
+        return Condition("Ready", "True", "RowsHeldBack", _held_back(rows))
+    if warnings:
+        return Condition("Ready", "True", "Scanning", "; ".join(warnings))
+    return Condition("Ready", "True", "Scanning", "the query runs and its rows are launched")
+
+
+def _held_back(rows: Rows) -> str:
+    shown = "; ".join(rows.problems[:5])
+    more = f"; and {len(rows.problems) - 5} more" if len(rows.problems) > 5 else ""
+    return f"{len(rows.problems)} rows are held back: {shown}{more}"
+
+
+def _reachable(kind: str, contact: Contact) -> Iterator[Condition]:
+    if contact.trouble is not None:
+        yield Condition(kind, "False", contact.trouble.reason, contact.trouble.message)
+    elif contact.tried:
+        yield Condition(kind, "True", "Reachable")
+
+
+def _stalled(ledger: Ledger, now: datetime) -> Condition:
+    """Whether launches are out of which, by what is configured, nothing may ever be heard."""
+    old = [item for item in ledger.outstanding if now - item.since >= STALLED_AFTER]
+    silent = [item for item in old if item.until is None or item.until + STALLED_AFTER <= now]
+    if not silent:
+        return Condition("Stalled", "False", "Progressing")
+    return Condition("Stalled", "True", "NoEvidence", _silence(silent, now))
+
+
+def _silence(silent: Sequence[Item], now: datetime) -> str:
+    hours = (now - min(item.since for item in silent)).total_seconds() / 3600
+    return (
+        f"{len(silent)} launches hold their slots and nothing was heard of them, the oldest for "
+        f"{hours:.0f} h; what became of them cannot be known. Set celery.expires and deadline "
+        "together, or a celery.resultBackend, so that lost work is noticed"
+    )
+
+
+def stamped(
+    conditions: Iterable[Condition],
+    previous: Iterable[Mapping[str, Any]],
+    generation: int,
+    now: datetime,
+) -> list[dict[str, Any]]:
+    """The conditions as they stand in `status`; the transition time moves only with the status.
+
+    A condition of which nothing new is said keeps what was last said of it.
+    """
+    before = {str(old.get("type")): dict(old) for old in previous}
+    for condition in conditions:
+        old = before.get(condition.type, {})
+        same = old.get("status") == condition.status
+        before[condition.type] = {
+            "type": condition.type,
+            "status": condition.status,
+            "reason": condition.reason,
+            "message": condition.message[:MAX_MESSAGE],
+            "observedGeneration": generation,
+            "lastTransitionTime": old["lastTransitionTime"] if same else format_time(now),
+        }
+    return [before[kind] for kind in sorted(before)]

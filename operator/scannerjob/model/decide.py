@@ -1,0 +1,163 @@
+"""The decision: what a cycle does, from what it read. A pure function; nothing else reckons with the cap.
+
+`decide` takes the ledger as it was, and what is known of its launches and of the rows that match. It
+gives the ledger as it must be written before anything is sent, and the sends which that write allows.
+Nothing here reads a clock, draws a random number or touches the outside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import datetime
+
+from scannerjob.model.book import Book
+from scannerjob.model.facts import Decision, Facts, Hold, Send
+from scannerjob.model.ledger import Item, Ledger, Phase
+from scannerjob.model.reading import is_orphan
+from scannerjob.model.row import Row
+from scannerjob.model.settle import settle
+from scannerjob.model.spec import ScannerJobSpec
+
+ACCEPT_LOST_LEDGER = "accept-lost-ledger"
+
+
+def decide(
+    spec: ScannerJobSpec,
+    ledger: Ledger,
+    facts: Facts,
+    now: datetime,
+    new_id: Callable[[], str],
+) -> Decision:
+    """What follows from `facts`: the next ledger and the sends that its write allows.
+
+    `now` is UTC; `new_id` gives a fresh random launch id. Launches are added only while fewer than
+    `spec.concurrency` items are outstanding; what is outstanding beyond a lowered cap stays.
+    """
+    book = Book(spec, _rebase(ledger, facts), facts.traits, now.replace(microsecond=0))
+    _take_requests(book, facts)
+    settle(book, facts)
+    holds = list(_holds(book, facts))
+    if holds:
+        return Decision(book.close(), holds=tuple(holds))
+    sends = [*_resend(book, facts), *_retry(book, facts, new_id)]
+    left_over: list[Row] = []
+    brakes: list[Hold] = []
+    for row in _new_rows(book, facts):
+        if not book.slot_is_free():
+            left_over.append(row)
+        elif not book.failure_would_fit(row):
+            brakes.append(_too_many(book))
+            break
+        else:
+            sends.append(book.claim(row, 1, new_id()))
+    return Decision(book.close(), tuple(sends), tuple(brakes), more_rows=bool(left_over))
+
+
+def _rebase(ledger: Ledger, facts: Facts) -> Ledger:
+    """The ledger under the present query and endpoints.
+
+    Items claimed under another query keep that query's hash: that they are absent from this one
+    proves nothing. Endpoints are taken over once nothing is outstanding at the old ones.
+    """
+    settled = not ledger.outstanding or not ledger.endpoints
+    endpoints = facts.endpoints if settled else ledger.endpoints
+    items = ledger.items
+    if ledger.query_hash != facts.query_hash:
+        items = tuple(_under(item, ledger.query_hash, facts.query_hash) for item in items)
+    return replace(ledger, items=items, query_hash=facts.query_hash, endpoints=endpoints)
+
+
+def _under(item: Item, old_hash: str | None, new_hash: str) -> Item:
+    if not item.outstanding:
+        return item
+    claimed_under = item.query_hash or old_hash
+    return replace(item, query_hash=None if claimed_under == new_hash else claimed_under)
+
+
+def _take_requests(book: Book, facts: Facts) -> None:
+    """Do what a person asked for, once; and let a vanished ledger rest only as long as it must."""
+    nonce = facts.requests.get(ACCEPT_LOST_LEDGER)
+    handled = book.ledger.handled_requests
+    accepted = nonce is not None and nonce != handled.get(ACCEPT_LOST_LEDGER)
+    if nonce is not None and accepted:
+        handled = {**handled, ACCEPT_LOST_LEDGER: nonce}
+    if accepted or _all_lost_launches_ended(book):
+        book.ledger = replace(book.ledger, lost_at=None, handled_requests=handled)
+
+
+def _all_lost_launches_ended(book: Book) -> bool:
+    lifetime, lost_at = book.lifetime(), book.ledger.lost_at
+    return lost_at is not None and lifetime is not None and lost_at + lifetime <= book.now
+
+
+def _holds(book: Book, facts: Facts) -> Iterator[Hold]:
+    """Why nothing at all may be sent now."""
+    if facts.hold is not None:
+        yield facts.hold
+    if book.spec.suspend:
+        yield Hold("Suspended", "spec.suspend is true: nothing is sent; what is out is watched")
+    if book.ledger.lost_at is not None:
+        yield _lost_ledger()
+    if dict(book.ledger.endpoints) != dict(facts.endpoints):
+        yield _changed_endpoint(book, facts)
+
+
+def _resend(book: Book, facts: Facts) -> Iterator[Send]:
+    """The same id again, for claims of which nobody knows whether they were sent.
+
+    Only where a second send cannot become a second execution, and only with the row itself at hand.
+    """
+    within = facts.traits.resend_within
+    for item in book:
+        row = _row_of(item, facts)
+        orphan = item.outstanding and is_orphan(item, facts, book.now)
+        if orphan and row and within is not None and book.now - item.since < within:
+            yield book.claim_again(item, row)
+
+
+def _retry(book: Book, facts: Facts, new_id: Callable[[], str]) -> Iterator[Send]:
+    """The next attempt of rows whose rest is over, the longest due first."""
+    waiting = [item for item in book if item.phase is Phase.WAITING]
+    for item in sorted(waiting, key=lambda item: item.until or book.now):
+        row = _row_of(item, facts)
+        due = item.until is None or item.until <= book.now
+        if due and row and book.slot_is_free():
+            yield book.claim(row, item.attempt, new_id())
+
+
+def _new_rows(book: Book, facts: Facts) -> Iterator[Row]:
+    """Rows that are not remembered, in the query's order."""
+    rows = facts.rows.rows if facts.rows else ()
+    return (row for row in rows if row.key not in book)
+
+
+def _row_of(item: Item, facts: Facts) -> Row | None:
+    return facts.rows.find(item.key) if facts.rows else None
+
+
+def _lost_ledger() -> Hold:
+    return Hold(
+        "LedgerLost",
+        "the ledger in status has vanished, and launches of which nothing is known may be running; "
+        "nothing is launched until they must have ended (expires + deadline, where both are set) "
+        f"or the annotation scannerjob.dev/requested-{ACCEPT_LOST_LEDGER} is set to any new value",
+    )
+
+
+def _changed_endpoint(book: Book, facts: Facts) -> Hold:
+    now, before = facts.endpoints, book.ledger.endpoints
+    changed = sorted(name for name in {*now, *before} if now.get(name) != before.get(name))
+    return Hold(
+        "EndpointChanged",
+        f"{' and '.join(changed)} changed while {book.active} launches are outstanding at the old "
+        "one; nothing is launched until they have settled",
+    )
+
+
+def _too_many(book: Book) -> Hold:
+    return Hold(
+        "TooManyFailures",
+        f"{len(book)} rows are remembered, most of them failed: no new row is launched until some "
+        "leave the query; retries go on",
+    )

@@ -1,0 +1,110 @@
+"""What a cycle knows: facts about launches, rows and endpoints, and what was decided from them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from types import MappingProxyType
+
+from scannerjob.model.ledger import Item, Ledger
+from scannerjob.model.row import Row, Rows
+from scannerjob.model.spec import NO_TIME
+
+
+class Fact(StrEnum):
+    """What is known of one launch."""
+
+    ACCEPTED = "accepted"  # the broker or the API server has it
+    NOT_SENT = "not sent"  # proven: nothing was sent and nothing will be
+    UNCERTAIN = "uncertain"  # sending ended without an answer
+    STARTED = "started"  # a worker runs it or ran it; how it ended is not known
+    NOT_STARTED = "not started"  # nothing ran it so far (a revoked task); proves no more than that
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """A fact about one launch, and in a few words why."""
+
+    fact: Fact
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What became of one send of a launch: the `sends`-th."""
+
+    sends: int
+    observation: Observation
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Why nothing may be launched for now: a CamelCase reason, and a message that says what to do."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class TargetTraits:
+    """What can be known of launches on a target, and how safely they can be repeated.
+
+    `tells_outcomes`: `observe` will tell how each launch ended, so that a row which left the query
+    settles nothing by itself. `resend_within`: how long after a claim the same id can be sent again
+    without a second execution; None where never. `life_margin`: how much longer than `expires` and
+    `deadline` say a launch may live here.
+    """
+
+    tells_outcomes: bool
+    resend_within: timedelta | None
+    life_margin: timedelta = NO_TIME
+
+
+@dataclass(frozen=True)
+class Facts:
+    """All that a cycle read. What could not be read is None, and None launches and frees nothing.
+
+    `observations` (by launch id) were made strictly before `rows` were read. `reports` tell of this
+    process's own sends. `query_hash` and `endpoints` say where was looked. `hold` is a reason found
+    outside to launch nothing. `requests` are nonces that a person left, by what is asked for.
+    """
+
+    traits: TargetTraits
+    query_hash: str
+    endpoints: Mapping[str, str]
+    observations: Mapping[str, Observation] | None
+    rows: Rows | None
+    reports: Mapping[str, Report] = field(default_factory=lambda: MappingProxyType({}))
+    hold: Hold | None = None
+    requests: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """One launch that may be sent, once the ledger which records it was written.
+
+    `expires_at` is the same for every send of one launch.
+    """
+
+    item: Item
+    row: Row
+    expires_at: datetime | None
+    time_limit: timedelta | None
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The ledger to write, and what may be sent once it is written.
+
+    `holds` says why less was launched than rows and slots would allow; `more_rows` that rows wait
+    for a slot, so that the next free slot is reason enough to look again.
+    """
+
+    ledger: Ledger
+    sends: tuple[Send, ...] = ()
+    holds: tuple[Hold, ...] = ()
+    more_rows: bool = False

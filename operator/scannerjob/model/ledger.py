@@ -1,0 +1,208 @@
+"""The ledger: every row the operator remembers and why, as it stands in `status`.
+
+Nothing is launched that was not first written here. One list of items, one phase each; the counters
+stand beside them, so that an outcome and its count change in the same write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any
+
+LEDGER_VERSION = 1
+NO_ENDPOINTS: Mapping[str, str] = MappingProxyType({})
+
+
+class LedgerError(ValueError):
+    """A ledger that this version cannot read. Nothing may be launched on top of it."""
+
+
+class Phase(StrEnum):
+    """Why a row is remembered."""
+
+    CLAIMED = "Claimed"  # recorded; whether the launch happened is not known
+    LAUNCHED = "Launched"  # the broker or the API server accepted it
+    COOLING = "Cooling"  # finished; not looked at again until `until`
+    WAITING = "Waiting"  # failed or lost; the next attempt is due at `until`
+    PARKED = "Parked"  # out of attempts; a person must look, or the row must leave the query
+
+
+OUTSTANDING = frozenset({Phase.CLAIMED, Phase.LAUNCHED})
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One remembered row.
+
+    `id` names the launch (a Celery task id, part of a Job's name) and is new for every attempt;
+    `sends` counts how often that launch was claimed for sending. `since` is the time of the last
+    claim while the item holds a slot, else of its last change of phase. `until` is when a launch can
+    no longer be alive (outstanding), when a rest ends (Waiting, Cooling), or absent. `query_hash` is
+    set only where the row was claimed under another query than the ledger's present one.
+    """
+
+    key: str
+    id: str
+    phase: Phase
+    attempt: int
+    sends: int
+    since: datetime
+    until: datetime | None = None
+    reason: str | None = None
+    query_hash: str | None = None
+
+    @property
+    def outstanding(self) -> bool:
+        """Whether this item holds a slot."""
+        return self.phase in OUTSTANDING
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """All remembered rows, in the order in which they were first claimed, and the counters.
+
+    `last_settled` is when a launch last ended with evidence that a worker had run it. `lost_at` is
+    set while the ledger stands in for one that vanished: launches may be out of which nothing is
+    known.
+    """
+
+    items: tuple[Item, ...] = ()
+    launched: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    lost: int = 0
+    query_hash: str | None = None
+    endpoints: Mapping[str, str] = field(default_factory=dict)
+    last_launch: datetime | None = None
+    last_settled: datetime | None = None
+    lost_at: datetime | None = None
+    handled_requests: Mapping[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def by_id(self) -> Mapping[str, Item]:
+        """The items by launch id."""
+        return {item.id: item for item in self.items}
+
+    @cached_property
+    def keys(self) -> frozenset[str]:
+        """The keys of all remembered rows."""
+        return frozenset(item.key for item in self.items)
+
+    @cached_property
+    def outstanding(self) -> tuple[Item, ...]:
+        """The items that hold a slot."""
+        return tuple(item for item in self.items if item.outstanding)
+
+    def count(self, phase: Phase) -> int:
+        """How many items are in this phase."""
+        return sum(item.phase is phase for item in self.items)
+
+
+def ledger_to_status(ledger: Ledger) -> dict[str, Any]:
+    """The part of `status` that is the ledger; nothing that is empty is written."""
+    status: dict[str, Any] = {
+        "ledgerVersion": LEDGER_VERSION,
+        "items": [_item_to_status(item) for item in ledger.items],
+        "active": len(ledger.outstanding),
+        "waiting": ledger.count(Phase.WAITING),
+        "parked": ledger.count(Phase.PARKED),
+        "cooling": ledger.count(Phase.COOLING),
+        "launched": ledger.launched,
+        "succeeded": ledger.succeeded,
+        "failed": ledger.failed,
+        "lost": ledger.lost,
+        "queryHash": ledger.query_hash,
+        "endpoints": dict(ledger.endpoints),
+        "lastLaunchTime": format_time(ledger.last_launch),
+        "lastSettledTime": format_time(ledger.last_settled),
+        "ledgerLostTime": format_time(ledger.lost_at),
+        "handledRequests": dict(ledger.handled_requests) or None,
+    }
+    return {name: value for name, value in status.items() if value is not None}
+
+
+def ledger_from_status(status: Mapping[str, Any]) -> Ledger | None:
+    """The ledger in this `status`, or None where there is none yet.
+
+    Raises LedgerError for one that a newer version wrote, or that was damaged: it is refused rather
+    than guessed at, since whatever it held may still be running.
+    """
+    version = status.get("ledgerVersion")
+    if version is None:
+        return None
+    if version != LEDGER_VERSION:
+        raise LedgerError(
+            f"status.ledgerVersion is {version}, this program writes {LEDGER_VERSION}: "
+            "upgrade it again, or drain the ScannerJob with the program that wrote this"
+        )
+    try:
+        return Ledger(
+            items=tuple(_item_from_status(item) for item in status.get("items", ())),
+            launched=int(status.get("launched", 0)),
+            succeeded=int(status.get("succeeded", 0)),
+            failed=int(status.get("failed", 0)),
+            lost=int(status.get("lost", 0)),
+            query_hash=status.get("queryHash"),
+            endpoints=dict(status.get("endpoints", {})),
+            last_launch=parse_time(status.get("lastLaunchTime")),
+            last_settled=parse_time(status.get("lastSettledTime")),
+            lost_at=parse_time(status.get("ledgerLostTime")),
+            handled_requests=dict(status.get("handledRequests", {})),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise LedgerError(
+            f"status.items cannot be read ({error!r}): restore it, or delete the ScannerJob and "
+            "create it anew once nothing of it is running"
+        ) from None
+
+
+def _item_to_status(item: Item) -> dict[str, Any]:
+    entry = {
+        "key": item.key,
+        "id": item.id,
+        "phase": item.phase.value,
+        "attempt": item.attempt,
+        "sends": item.sends,
+        "since": format_time(item.since),
+        "until": format_time(item.until),
+        "reason": item.reason,
+        "queryHash": item.query_hash,
+    }
+    return {name: value for name, value in entry.items() if value is not None}
+
+
+def _item_from_status(entry: Mapping[str, Any]) -> Item:
+    since = parse_time(entry["since"])
+    if since is None:
+        raise ValueError("an item without since")
+    return Item(
+        key=str(entry["key"]),
+        id=str(entry["id"]),
+        phase=Phase(entry["phase"]),
+        attempt=int(entry["attempt"]),
+        sends=int(entry["sends"]),
+        since=since,
+        until=parse_time(entry.get("until")),
+        reason=entry.get("reason"),
+        query_hash=entry.get("queryHash"),
+    )
+
+
+def format_time(moment: datetime | None) -> str | None:
+    """RFC 3339 to the second, in UTC, as Kubernetes writes times."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if moment else None
+
+
+def parse_time(text: str | None) -> datetime | None:
+    """The reverse of `format_time`."""
+    return datetime.fromisoformat(text.replace("Z", "+00:00")) if text else None
+
+
+def in_phase(items: Iterable[Item], phase: Phase) -> list[Item]:
+    """Those of the items that are in this phase."""
+    return [item for item in items if item.phase is phase]

@@ -1,0 +1,30 @@
+"""The times and bounds that the promises rest on, in one place because they depend on one another."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+# What is claimed must be handed to the network within this, by a clock that a sleeping machine does
+# not stop; whoever is later sends nothing.
+SEND_WITHIN = timedelta(seconds=30)
+# A claim of which nobody knows whether it was sent is left alone this long: whoever made it may be
+# about to send it and to say so.
+ORPHAN_AFTER = timedelta(seconds=5)
+# After this no send of a claim can still be on its way: SEND_WITHIN, and what a network may delay.
+LATEST_SEND = timedelta(minutes=15)
+# Launches of which nothing was heard for this long make the condition Stalled.
+STALLED_AFTER = timedelta(hours=1)
+
+# `lastScanTime` alone is not worth a write more often than this.
+LAST_SCAN_EVERY = timedelta(minutes=5)
+# Looks at the database follow each other at this distance at least: 20 a second.
+MIN_LOOK_DISTANCE = timedelta(milliseconds=50)
+# Writes of a large status are spread out: etcd keeps every version until it is compacted.
+STATUS_BYTES_PER_SECOND = 128 * 1024
+
+# Rows that failed are remembered up to here. A thousand failures need a person, not a thousand more.
+MAX_REMEMBERED = 1000
+# An object of over 1.5 MiB is refused by etcd; half of that leaves room for the spec and managedFields.
+MAX_LEDGER_BYTES = 480 * 1024
+# What an item takes in JSON beside its key, at most.
+ITEM_BYTES = 330

@@ -1,0 +1,109 @@
+"""What a cycle must read before it can decide: the questions, not the answers."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from scannerjob.model.facts import Fact, Facts
+from scannerjob.model.ledger import Item, Ledger, Phase
+from scannerjob.model.limits import ORPHAN_AFTER
+from scannerjob.model.row import Presence, Rows
+from scannerjob.model.spec import ScannerJobSpec
+
+_TERMINAL = (Fact.SUCCEEDED, Fact.FAILED)
+
+
+def free_slots(spec: ScannerJobSpec, ledger: Ledger) -> int:
+    """How many launches the cap allows beyond those outstanding; none while suspended."""
+    return 0 if spec.suspend else max(0, spec.concurrency - len(ledger.outstanding))
+
+
+def rows_to_read(spec: ScannerJobSpec, ledger: Ledger) -> int:
+    """How many rows a look must read: all that are remembered may stand before the first new one.
+
+    One more than could be used, so that it shows whether rows wait for a slot.
+    """
+    return len(ledger.items) + free_slots(spec, ledger) + 1
+
+
+def worth_a_look(spec: ScannerJobSpec, ledger: Ledger, facts: Facts, now: datetime) -> bool:
+    """Whether rows could change anything: a slot is free, or a row is the evidence that is missing."""
+    return free_slots(spec, ledger) > 0 or any(
+        row_matters(item, ledger, facts, now) for item in ledger.items
+    )
+
+
+def urgent(ledger: Ledger, facts: Facts, now: datetime) -> bool:
+    """Whether something waits for its row now, without regard to the interval."""
+    return any(_is_urgent(item, facts, now) for item in ledger.items)
+
+
+def _is_urgent(item: Item, facts: Facts, now: datetime) -> bool:
+    return _ended(item, facts) or _is_due(item, now) or is_orphan(item, facts, now)
+
+
+def row_matters(item: Item, ledger: Ledger, facts: Facts, now: datetime) -> bool:
+    """Whether it makes a difference now that this item's row matches."""
+    if item.outstanding:
+        return not told_by_target(ledger, facts) or _is_urgent(item, facts, now)
+    return _is_due(item, now) or item.phase is Phase.PARKED
+
+
+def keys_to_look_up(ledger: Ledger, facts: Facts, rows: Rows, now: datetime) -> list[str]:
+    """The remembered keys of which `rows` does not tell whether they match, where that matters."""
+    return [
+        item.key
+        for item in ledger.items
+        if rows.presence(item.key) is Presence.UNKNOWN and row_matters(item, ledger, facts, now)
+    ]
+
+
+def orphans_that_left(ledger: Ledger, facts: Facts, now: datetime) -> list[str]:
+    """The ids of claims nobody answers for whose rows have left.
+
+    They need no launch, but a late sender may still hold them: they must be superseded first.
+    """
+    if facts.rows is None:
+        return []
+    return [
+        item.id
+        for item in ledger.outstanding
+        if is_orphan(item, facts, now) and facts.rows.presence(item.key) is Presence.ABSENT
+    ]
+
+
+def next_time(ledger: Ledger, now: datetime) -> timedelta | None:
+    """How long until a rest, a life or the wait for another sender ends; None where nothing will."""
+    times = [item.until for item in ledger.items if item.until is not None]
+    times += [item.since + ORPHAN_AFTER for item in ledger.items if item.phase is Phase.CLAIMED]
+    return min((time - now for time in times if time > now), default=None)
+
+
+def told_by_target(ledger: Ledger, facts: Facts) -> bool:
+    """Whether the target will tell how the outstanding launches ended.
+
+    Not where a result backend was only now added: what is out was launched without one.
+    """
+    was_there = not ledger.endpoints or "resultBackend" in ledger.endpoints
+    return facts.traits.tells_outcomes and (was_there or "resultBackend" not in facts.endpoints)
+
+
+def is_orphan(item: Item, facts: Facts, now: datetime) -> bool:
+    """Whether this claim may have been sent or not, with nobody about to say which."""
+    if item.phase is not Phase.CLAIMED:
+        return False
+    report = facts.reports.get(item.id)
+    if report is None or report.sends != item.sends:
+        return item.since + ORPHAN_AFTER <= now
+    # Our own send of it has ended. That nothing was sent is known for the first send alone.
+    fact = report.observation.fact
+    return fact is Fact.UNCERTAIN or (fact is Fact.NOT_SENT and item.sends > 1)
+
+
+def _is_due(item: Item, now: datetime) -> bool:
+    return item.until is not None and item.until <= now
+
+
+def _ended(item: Item, facts: Facts) -> bool:
+    seen = (facts.observations or {}).get(item.id)
+    return item.outstanding and seen is not None and seen.fact in _TERMINAL

@@ -1,0 +1,117 @@
+"""The evidence: what has to be known before a slot is freed or a row forgotten."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from scannerjob.model.book import Book
+from scannerjob.model.facts import Fact, Facts, Observation, Report
+from scannerjob.model.ledger import Item, Phase
+from scannerjob.model.limits import LATEST_SEND
+from scannerjob.model.reading import told_by_target
+from scannerjob.model.row import Presence, Rows
+
+_SENT = (Fact.ACCEPTED, Fact.STARTED, Fact.NOT_STARTED)
+
+
+def settle(book: Book, facts: Facts) -> None:
+    """Book what became of every remembered row. What is unknown changes nothing."""
+    observations = facts.observations or {}
+    for item in book:
+        if item.phase is Phase.CLAIMED:
+            _take_report(book, item, facts.reports.get(item.id), observations.get(item.id))
+    if facts.observations is not None:
+        told = told_by_target(book.ledger, facts)
+        for item in book:
+            if item.outstanding:
+                _settle(book, item, facts.observations, facts.rows, told)
+    if facts.rows is not None:
+        for item in book:
+            if not item.outstanding:
+                _tidy(book, item, facts.rows)
+
+
+def _take_report(book: Book, item: Item, report: Report | None, seen: Observation | None) -> None:
+    """Whether a claim was sent: what the target says of it first, then what our own sending told."""
+    if seen is not None and seen.fact is Fact.NOT_SENT:
+        book.release(item, seen.reason)
+    elif _was_sent(report, seen):
+        book.accept(item)
+    elif report is not None and report.sends == item.sends:
+        # Of a claim that was sent more than once, an earlier send may have arrived after all.
+        if report.observation.fact is Fact.NOT_SENT and item.sends == 1:
+            book.release(item, report.observation.reason)
+        else:
+            book.doubt(item, report.observation.reason)
+
+
+def _was_sent(report: Report | None, seen: Observation | None) -> bool:
+    accepted = report is not None and report.observation.fact is Fact.ACCEPTED
+    return accepted or (seen is not None and seen.fact in _SENT)
+
+
+def _settle(
+    book: Book,
+    item: Item,
+    observations: Mapping[str, Observation],
+    rows: Rows | None,
+    told: bool,
+) -> None:
+    seen = observations.get(item.id)
+    if seen is not None and seen.fact is Fact.SUCCEEDED:
+        book.succeed(item)
+    elif rows is not None:
+        # Whether it failed or was lost, or did its work all the same, only its row can say.
+        _settle_by_row(book, item, seen, _presence(item, rows), told)
+
+
+def _settle_by_row(
+    book: Book, item: Item, seen: Observation | None, presence: Presence, told: bool
+) -> None:
+    failed = seen is not None and seen.fact is Fact.FAILED
+    lapsed = item.until is not None and item.until <= book.now
+    left = presence is Presence.ABSENT
+    if left and (failed or lapsed or _leaving_settles(book, item, told)):
+        book.succeed(item)
+    elif failed and seen is not None:
+        book.fail(item, seen.reason or "Failed")
+    elif lapsed:
+        _lapse(book, item, seen)
+
+
+def _presence(item: Item, rows: Rows) -> Presence:
+    """Whether the item's row matches. That it is absent counts only under the query it was claimed by."""
+    presence = rows.presence(item.key)
+    foreign = item.query_hash is not None
+    return Presence.UNKNOWN if foreign and presence is Presence.ABSENT else presence
+
+
+def _leaving_settles(book: Book, item: Item, told: bool) -> bool:
+    # A claim whose row has left is not dropped while a late sender may still hold it.
+    late_send_possible = item.phase is Phase.CLAIMED and book.now < item.since + LATEST_SEND
+    return not told and not late_send_possible
+
+
+def _lapse(book: Book, item: Item, seen: Observation | None) -> None:
+    """Nothing was heard of it in all its life: lost, or never started where nobody worked meanwhile."""
+    others = book.ledger.last_settled
+    others_ran = others is not None and others > item.since
+    if seen is not None and seen.fact in (Fact.STARTED, Fact.NOT_STARTED):
+        others_ran = seen.fact is Fact.STARTED
+    if others_ran:
+        book.lose(item, "Lost")
+    else:
+        book.lose_unstarted(item)
+
+
+def _tidy(book: Book, item: Item, rows: Rows) -> None:
+    """Forget what left; try again what finished and still matches."""
+    presence = rows.presence(item.key)
+    if item.phase is not Phase.COOLING:
+        if presence is Presence.ABSENT:
+            book.forget(item)
+    elif item.until is not None and item.until <= book.now:
+        if presence is Presence.PRESENT:
+            book.spend_attempt(item, "StillMatches")
+        elif presence is Presence.ABSENT or not rows.absence_knowable:
+            book.forget(item)

@@ -1,0 +1,195 @@
+"""What the cycle needs of the world: the interfaces behind which databases, brokers and API servers sit.
+
+Every method may take as long as its own deadline, and none blocks the event loop. What cannot be
+known is an exception here, never an empty answer: an empty answer launches work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Protocol
+
+from scannerjob.model.facts import Observation, Send, TargetTraits
+from scannerjob.model.row import Rows
+from scannerjob.model.spec import ScannerJobSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """Which ScannerJob: its namespace and name."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A ScannerJob as it was read: what its author wrote, what we wrote, and the version of both.
+
+    `version` is the resourceVersion (or its counterpart) that the next write must still find.
+    `marked` says that a ledger was begun for this object before, so that a status without one is a
+    ledger that vanished. `requests` holds the nonces of `scannerjob.dev/requested-*`.
+    """
+
+    ref: Ref
+    uid: str
+    generation: int
+    spec: Mapping[str, Any]
+    status: Mapping[str, Any]
+    version: str
+    marked: bool = False
+    requests: Mapping[str, str] = field(default_factory=dict)
+
+
+class PortError(Exception):
+    """Something outside failed. The message names it and says what to do, and holds no secret.
+
+    `reason` is a CamelCase word for a condition.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        self.reason = reason
+        super().__init__(message)
+
+
+class ConflictError(Exception):
+    """The write lost against another one: nothing was written. Read again."""
+
+
+class UnknownOutcomeError(PortError):
+    """Whether the write or the read took place is not known. Read again before anything else."""
+
+
+class SourceError(PortError):
+    """The database could not be read: DatabaseUnreachable, AuthenticationFailed, QueryFailed, ..."""
+
+
+class TargetError(PortError):
+    """The broker, the result backend or the API server could not be asked."""
+
+
+class ConfigurationError(PortError):
+    """The ScannerJob refers to what is not there, or not usable: SecretNotFound, InvalidURL, ..."""
+
+
+class LedgerStore(Protocol):
+    """Where ScannerJobs and their ledgers are kept. Its compare-and-swap is the only lock there is."""
+
+    async def read(self, ref: Ref) -> Snapshot | None:
+        """The ScannerJob as it is now, or None if there is none. Raises UnknownOutcomeError."""
+        ...
+
+    async def write(self, snapshot: Snapshot, status: Mapping[str, Any]) -> Snapshot:
+        """Replace the status if nothing changed since `snapshot` was read.
+
+        Returns the new snapshot. Raises ConflictError if something had changed (or the object is
+        gone or another of the same name), UnknownOutcomeError where the reply was lost.
+        """
+        ...
+
+    async def mark(self, snapshot: Snapshot) -> Snapshot:
+        """Record outside the status that a ledger is begun, under the same precondition and errors."""
+        ...
+
+
+class RowSource(Protocol):
+    """The database and the query of one ScannerJob."""
+
+    @property
+    def query_hash(self) -> str:
+        """A hash of query, key columns and the database's identity without credentials."""
+        ...
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        """What the author should know of this query (a LIMIT of its own, no suitable index)."""
+        ...
+
+    async def scan(self, limit: int) -> Rows:
+        """At least the first `limit` usable rows in the query's own order, fewer only if there are no more.
+
+        Reads on, doubling, to 10,000 rows while rows are unusable. Raises SourceError.
+        """
+        ...
+
+    async def fetch(self, rows: Rows, keys: Collection[str]) -> Rows:
+        """`rows`, and what a look by key told of these keys.
+
+        Keys for which it cannot be told stay UNKNOWN. Raises SourceError.
+        """
+        ...
+
+
+class Target(Protocol):
+    """Where work is launched: a broker or the Kubernetes API."""
+
+    @property
+    def traits(self) -> TargetTraits:
+        """What can be known of launches here, and how safely they can be repeated."""
+        ...
+
+    @property
+    def endpoints(self) -> Mapping[str, str]:
+        """A hash of each endpoint's identity without credentials, by its field's name."""
+        ...
+
+    async def observe(self, ids: Collection[str]) -> Mapping[str, Observation]:
+        """What became of these launches; nothing for those of which nothing is known.
+
+        Raises TargetError where it could not be asked: then nothing is known of any.
+        """
+        ...
+
+    async def launch(self, sends: Sequence[Send], deadline: float) -> Mapping[str, Observation]:
+        """Send what was claimed, in order, and say of each id what is known afterwards.
+
+        Nothing may be handed to the network after `deadline` (Clock.boottime): a process that was
+        frozen must not send late. Never raises for a failure outside: an Observation says ACCEPTED,
+        NOT_SENT (proven, with its reason) or, for all others, UNCERTAIN.
+        """
+        ...
+
+    async def supersede(self, ids: Collection[str]) -> Mapping[str, Observation]:
+        """Make sure that a late send of these ids does nothing.
+
+        ACCEPTED: it had been sent before. NOT_SENT: it never was and never will be. Nothing for
+        those of which neither can be had. Raises TargetError.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Connections:
+    """What a ScannerJob is connected to."""
+
+    source: RowSource
+    target: Target
+
+
+class Connector(Protocol):
+    """Opens what a spec refers to; shared by all ScannerJobs, so that equal URLs share their pools."""
+
+    async def connect(self, ref: Ref, spec: ScannerJobSpec) -> Connections:
+        """Raises ConfigurationError. Cheap when nothing changed."""
+        ...
+
+    def forget(self, ref: Ref) -> None:
+        """Read this ScannerJob's Secrets anew at the next `connect`: what they held was refused."""
+        ...
+
+
+class Clock(Protocol):
+    """Time, injected, so that a test can own it."""
+
+    def now(self) -> datetime:
+        """The wall clock, in UTC."""
+        ...
+
+    def boottime(self) -> float:
+        """Seconds that never go back and go on while the machine sleeps (CLOCK_BOOTTIME)."""
+        ...

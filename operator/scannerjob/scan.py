@@ -1,0 +1,463 @@
+"""One cycle of one ScannerJob: read, observe, query, decide, claim, launch, report.
+
+The data flows one way: row -> decision -> ledger -> launch -> status. The ledger's compare-and-swap
+is the only lock: everything that is sent follows a write that was won in the same cycle and recorded
+that very send.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+from uuid import uuid4
+
+from scannerjob.model import conditions
+from scannerjob.model.conditions import Contact, Trouble
+from scannerjob.model.decide import decide
+from scannerjob.model.facts import Decision, Fact, Facts, Hold, Observation, Report, Send
+from scannerjob.model.ledger import (
+    Ledger,
+    LedgerError,
+    Phase,
+    format_time,
+    ledger_from_status,
+    ledger_to_status,
+    parse_time,
+)
+from scannerjob.model.limits import (
+    LAST_SCAN_EVERY,
+    MIN_LOOK_DISTANCE,
+    SEND_WITHIN,
+    STATUS_BYTES_PER_SECOND,
+)
+from scannerjob.model.reading import (
+    free_slots,
+    keys_to_look_up,
+    next_time,
+    orphans_that_left,
+    rows_to_read,
+    urgent,
+    worth_a_look,
+)
+from scannerjob.model.row import Rows
+from scannerjob.model.spec import ScannerJobSpec, SpecError, parse_spec
+from scannerjob.ports import (
+    Clock,
+    ConfigurationError,
+    ConflictError,
+    Connections,
+    Connector,
+    LedgerStore,
+    PortError,
+    Ref,
+    Snapshot,
+    SourceError,
+    TargetError,
+)
+
+log = logging.getLogger(__name__)
+
+# A write that was lost to another one is read again after this long: at once, but no busy loop.
+_AFTER_CONFLICT = 0.05
+_STOPPING = Hold("Stopping", "this process is stopping")
+_AUTHENTICATION_FAILED = "AuthenticationFailed"
+
+
+class Backoff:
+    """How long something that failed is left alone: 1 s, then twice as long each time, at most 30 s."""
+
+    def __init__(self) -> None:
+        self._failures = 0
+        self._until = 0.0
+
+    def failed(self, now: float) -> float:
+        """Note a failure; says for how many seconds to leave it alone."""
+        rest = min(30.0, 2.0 ** min(self._failures, 5))
+        self._failures += 1
+        self._until = now + rest
+        return rest
+
+    def worked(self) -> None:
+        """Note that it works."""
+        self._failures, self._until = 0, 0.0
+
+    def rest(self, now: float) -> float:
+        """How many seconds it is still to be left alone."""
+        return max(0.0, self._until - now)
+
+
+def _launch_id() -> str:
+    return str(uuid4())
+
+
+class Scanner:
+    """Runs the cycle of one ScannerJob, and remembers between two cycles what is not in the ledger.
+
+    What it remembers is worth nothing to safety: it may be lost at any time, by a crash, and costs at
+    most that a send whose outcome was known is looked into again. `cycle` must not be called while
+    it runs.
+    """
+
+    def __init__(
+        self,
+        ref: Ref,
+        store: LedgerStore,
+        connector: Connector,
+        clock: Clock,
+        new_id: Callable[[], str] = _launch_id,
+    ) -> None:
+        self.ref = ref
+        self._store = store
+        self._connector = connector
+        self._clock = clock
+        self._new_id = new_id
+        self._reports: dict[str, Report] = {}
+        self._unbooked = False
+        self._next_look = 0.0
+        self._more_rows = False
+        self._database = Contact()
+        self._target = Contact()
+        self._database_rest = Backoff()
+        self._target_rest = Backoff()
+        self._store_rest = Backoff()
+        self._generation: tuple[str, int] | None = None
+
+    @property
+    def has_reports(self) -> bool:
+        """Whether something is known of our sends that the ledger does not know yet."""
+        return self._unbooked
+
+    async def cycle(self, *, stopping: bool = False) -> float | None:
+        """Run one cycle; gives the seconds until the next one is due, or None if the object is gone.
+
+        Nothing outside is an error here: it becomes a condition, or a rest before the next try. With
+        `stopping`, only what is known already is written down.
+        """
+        try:
+            return await self._cycle(stopping)
+        except ConflictError:
+            return _AFTER_CONFLICT
+        except PortError as error:
+            rest = self._store_rest.failed(self._clock.boottime())
+            log.warning("%s: %s; next try in %.0f s", self.ref, error, rest)
+            return rest
+
+    async def _cycle(self, stopping: bool) -> float | None:
+        # 1. read
+        snapshot = await self._store.read(self.ref)
+        if snapshot is None:
+            return None
+        self._note_change(snapshot)
+        now = self._clock.now()
+        try:
+            spec = parse_spec(snapshot.spec)
+            snapshot, ledger = await self._begun(snapshot, now)
+            connections = await self._connector.connect(self.ref, spec)
+        except (SpecError, LedgerError, ConfigurationError) as error:
+            return await self._say_unusable(snapshot, error, now)
+        # 2. observe: strictly before the query, so that a task which committed and then reported its
+        # end is no longer among the rows.
+        facts = await self._observe(connections, ledger, snapshot, stopping)
+        # 3. query
+        facts = await self._query(connections, spec, ledger, facts, now)
+        self._plan_next_look(spec)
+        # 4. decide
+        decision = decide(spec, ledger, facts, now, self._new_id)
+        if facts.rows is not None and not decision.holds:
+            self._more_rows = decision.more_rows
+        # 5. claim. A crash before the write: nothing happened. After it, and before the launch: the
+        # claims stand in the ledger with nobody to answer for them, and are sent again or held.
+        status = self._status(snapshot, decision, facts, connections, now)
+        deadline = self._clock.boottime() + SEND_WITHIN.total_seconds()
+        written = await self._claim(snapshot, status, decision)
+        # 6. launch. A crash while it runs: as above; the same id again cannot become a second execution
+        # where the target's traits say so, and elsewhere is held.
+        await self._launch(connections, decision.sends, deadline)
+        # 7. report: what became of the sends rides on the next cycle's write. A crash before it: as above.
+        return self._next(decision, written)
+
+    # 1. read
+
+    def _note_change(self, snapshot: Snapshot) -> None:
+        """Look at once after a change of the spec: its author is waiting for what it does."""
+        generation = (snapshot.uid, snapshot.generation)
+        if generation != self._generation:
+            self._generation = generation
+            self._next_look = 0.0
+            self._database_rest.worked()
+            self._target_rest.worked()
+
+    async def _begun(self, snapshot: Snapshot, now: datetime) -> tuple[Snapshot, Ledger]:
+        """The ledger; a new object's is begun, in two writes, before anything can be claimed.
+
+        First the empty ledger, then the mark which says that there was one: a crash between the two
+        leaves a ledger without a mark, which is marked next time. A mark without a ledger is
+        therefore always a ledger that vanished.
+        """
+        ledger = ledger_from_status(snapshot.status)
+        if ledger is None:
+            ledger = Ledger(lost_at=now if snapshot.marked else None)
+            status = {**snapshot.status, **ledger_to_status(ledger)}
+            snapshot = await self._store.write(snapshot, status)
+            if ledger.lost_at:
+                log.error("%s: its ledger has vanished; nothing is launched for now", self.ref)
+        if not snapshot.marked:
+            snapshot = await self._store.mark(snapshot)
+        return snapshot, ledger
+
+    async def _say_unusable(
+        self, snapshot: Snapshot, error: SpecError | LedgerError | ConfigurationError, now: datetime
+    ) -> float:
+        trouble = Trouble(_reason_of(error), str(error))
+        said = conditions.unusable(trouble)
+        status = dict(snapshot.status) | self._common(snapshot, said, now)
+        if _differs(status, snapshot.status):
+            log.warning("%s: %s: %s", self.ref, trouble.reason, trouble.message)
+            await self._store.write(snapshot, status)
+        return self._database_rest.failed(self._clock.boottime())
+
+    # 2. observe
+
+    async def _observe(
+        self, connections: Connections, ledger: Ledger, snapshot: Snapshot, stopping: bool
+    ) -> Facts:
+        target = connections.target
+        facts = Facts(
+            traits=target.traits,
+            query_hash=connections.source.query_hash,
+            endpoints=target.endpoints,
+            observations=None,
+            rows=None,
+            reports=dict(self._reports),
+            requests=snapshot.requests,
+            hold=_STOPPING if stopping else self._target_hold(),
+        )
+        if stopping:
+            return facts
+        try:
+            observations = await target.observe([item.id for item in ledger.outstanding])
+        except TargetError as error:
+            self._target_failed(error.reason, str(error))
+            return replace(facts, hold=Hold(error.reason, str(error)))
+        return replace(facts, observations=observations, traits=target.traits)
+
+    def _target_hold(self) -> Hold | None:
+        if self._target.trouble is None or not self._target_rest.rest(self._clock.boottime()):
+            return None
+        return Hold(self._target.trouble.reason, self._target.trouble.message)
+
+    def _target_failed(self, reason: str, message: str) -> None:
+        self._connector.forget(self.ref)
+        self._target = Contact(True, Trouble(reason, message))
+        rest = self._target_rest.failed(self._clock.boottime())
+        log.warning("%s: %s: %s; nothing is sent for %.0f s", self.ref, reason, message, rest)
+
+    # 3. query
+
+    async def _query(
+        self,
+        connections: Connections,
+        spec: ScannerJobSpec,
+        ledger: Ledger,
+        facts: Facts,
+        now: datetime,
+    ) -> Facts:
+        if facts.observations is None or not worth_a_look(spec, ledger, facts, now):
+            return facts
+        if not self._look_is_due(spec, ledger, facts, now):
+            return facts
+        try:
+            rows = await self._look(connections, spec, ledger, facts, now)
+        except SourceError as error:
+            self._database_failed(spec, error)
+            return facts
+        self._database = Contact(tried=True)
+        self._database_rest.worked()
+        self._next_look = self._clock.boottime()
+        facts = replace(facts, rows=rows)
+        return await self._supersede(connections, ledger, facts, now)
+
+    def _look_is_due(
+        self, spec: ScannerJobSpec, ledger: Ledger, facts: Facts, now: datetime
+    ) -> bool:
+        boottime = self._clock.boottime()
+        if self._database_rest.rest(boottime):
+            return False
+        refill = self._more_rows and free_slots(spec, ledger) > 0
+        return boottime >= self._next_look or refill or urgent(ledger, facts, now)
+
+    def _plan_next_look(self, spec: ScannerJobSpec) -> None:
+        """One interval after the last look, or after the last time that none was worth it."""
+        boottime = self._clock.boottime()
+        if boottime >= self._next_look:
+            self._next_look = boottime + spec.interval.total_seconds()
+
+    async def _look(
+        self,
+        connections: Connections,
+        spec: ScannerJobSpec,
+        ledger: Ledger,
+        facts: Facts,
+        now: datetime,
+    ) -> Rows:
+        source = connections.source
+        rows = await source.scan(rows_to_read(spec, ledger))
+        unclear = keys_to_look_up(ledger, facts, rows, now)
+        return await source.fetch(rows, unclear) if unclear else rows
+
+    def _database_failed(self, spec: ScannerJobSpec, error: SourceError) -> None:
+        if error.reason == _AUTHENTICATION_FAILED:
+            self._connector.forget(self.ref)
+        self._database = Contact(True, Trouble(error.reason, str(error)))
+        rest = self._database_rest.failed(self._clock.boottime())
+        log.warning("%s: %s: %s; next try in %.0f s", self.ref, error.reason, error, rest)
+
+    async def _supersede(
+        self, connections: Connections, ledger: Ledger, facts: Facts, now: datetime
+    ) -> Facts:
+        """Make sure of the claims whose rows have left that no late sender can still launch them."""
+        ids = orphans_that_left(ledger, facts, now)
+        if not ids:
+            return facts
+        try:
+            superseded = await connections.target.supersede(ids)
+        except TargetError as error:
+            self._target_failed(error.reason, str(error))
+            return replace(facts, hold=Hold(error.reason, str(error)))
+        return replace(facts, observations={**(facts.observations or {}), **superseded})
+
+    # 5. claim
+
+    def _status(
+        self,
+        snapshot: Snapshot,
+        decision: Decision,
+        facts: Facts,
+        connections: Connections,
+        now: datetime,
+    ) -> dict[str, Any]:
+        said = self._conditions(decision, facts, connections, now)
+        status = self._common(snapshot, said, now) | ledger_to_status(decision.ledger)
+        last_scan = format_time(now) if facts.rows else snapshot.status.get("lastScanTime")
+        return status | ({"lastScanTime": last_scan} if last_scan else {})
+
+    def _conditions(
+        self, decision: Decision, facts: Facts, connections: Connections, now: datetime
+    ) -> list[conditions.Condition]:
+        if facts.hold is _STOPPING:
+            return []
+        return conditions.running(
+            decision.ledger,
+            facts.rows,
+            decision.holds,
+            connections.source.warnings,
+            self._database,
+            self._target,
+            now,
+        )
+
+    def _common(
+        self, snapshot: Snapshot, said: Sequence[conditions.Condition], now: datetime
+    ) -> dict[str, Any]:
+        previous = snapshot.status.get("conditions", ())
+        return {
+            "observedGeneration": snapshot.generation,
+            "selector": f"scannerjob.dev/name={self.ref.name}",
+            "conditions": conditions.stamped(said, previous, snapshot.generation, now),
+        }
+
+    async def _claim(
+        self, snapshot: Snapshot, status: Mapping[str, Any], decision: Decision
+    ) -> Mapping[str, Any]:
+        """Write the ledger if anything in it is new. Every send follows a write won here."""
+        if not decision.sends and not _differs(status, snapshot.status):
+            self._unbooked = False
+            return snapshot.status
+        before = dict(self._reports)
+        # Until they are handed to a sender, it is known of these claims that nothing was sent. If the
+        # write's outcome stays unknown, that is what the next cycle needs to release them.
+        self._note(decision.sends, Observation(Fact.NOT_SENT, "claimed, but never sent"))
+        try:
+            written = await self._store.write(snapshot, status)
+        except ConflictError:
+            self._reports = before
+            raise
+        self._store_rest.worked()
+        self._unbooked = False
+        self._forget_booked(decision.ledger)
+        return written.status
+
+    def _note(self, sends: Sequence[Send], seen: Observation) -> None:
+        for send in sends:
+            self._reports[send.item.id] = Report(send.item.sends, seen)
+
+    def _forget_booked(self, ledger: Ledger) -> None:
+        """Drop what the ledger says now; a write that was lost cannot land after one that was won."""
+        claimed = {item.id for item in ledger.items if item.phase is Phase.CLAIMED}
+        self._reports = {i: report for i, report in self._reports.items() if i in claimed}
+
+    # 6. launch
+
+    async def _launch(
+        self, connections: Connections, sends: Sequence[Send], deadline: float
+    ) -> None:
+        if not sends:
+            return
+        self._note(sends, Observation(Fact.UNCERTAIN, "handed over, but not answered"))
+        self._unbooked = True
+        seen = await connections.target.launch(sends, deadline)
+        for send in sends:
+            if send.item.id in seen:
+                self._note([send], seen[send.item.id])
+        self._judge_target(sends)
+
+    def _judge_target(self, sends: Sequence[Send]) -> None:
+        outcomes = [self._reports[send.item.id].observation for send in sends]
+        failures = [seen for seen in outcomes if seen.fact is not Fact.ACCEPTED]
+        if failures:
+            self._more_rows = True
+            reason = failures[0].reason or "no answer"
+            self._target_failed(
+                "LaunchFailed", f"{len(failures)} of {len(sends)} launches: {reason}"
+            )
+        else:
+            self._target = Contact(tried=True)
+            self._target_rest.worked()
+
+    # 7. report
+
+    def _next(self, decision: Decision, status: Mapping[str, Any]) -> float:
+        """Seconds until the next cycle: at once where there is something to report."""
+        spacing = len(json.dumps(status)) / STATUS_BYTES_PER_SECOND
+        if self._unbooked:
+            return spacing
+        boottime = self._clock.boottime()
+        waits = [self._next_look - boottime]
+        waits += filter(None, (r.rest(boottime) for r in (self._database_rest, self._target_rest)))
+        if coming := next_time(decision.ledger, self._clock.now()):
+            waits.append(coming.total_seconds())
+        return max(min(waits), spacing, MIN_LOOK_DISTANCE.total_seconds())
+
+
+def _reason_of(error: Exception) -> str:
+    match error:
+        case SpecError():
+            return "InvalidSpec"
+        case LedgerError():
+            return "LedgerUnreadable"
+        case PortError():
+            return error.reason
+        case _:
+            return type(error).__name__
+
+
+def _differs(status: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
+    """Whether a status is worth a write: `lastScanTime` alone is only now and then."""
+    if {**status, "lastScanTime": None} != {**before, "lastScanTime": None}:
+        return True
+    now, then = (parse_time(each.get("lastScanTime")) for each in (status, before))
+    return now is not None and (then is None or now - then >= LAST_SCAN_EVERY)
