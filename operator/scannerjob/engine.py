@@ -13,9 +13,11 @@ from scannerjob.scan import Scanner
 
 log = logging.getLogger(__name__)
 
-# What a crashed cycle waits: a bug in one ScannerJob's cycle must neither stop it for ever nor spin.
+# What a crashed cycle waits: a bug in one ScannerJob's cycle must neither stop it for ever nor
+# spin.
 _AFTER_A_BUG = 10.0
-# How long a stop waits for cycles that are under way: a send has 30 s, then its outcome is recorded.
+# How long a stop waits for cycles that are under way: a send has 30 s, then its outcome is
+# recorded.
 STOP_WITHIN = 40.0
 
 
@@ -23,8 +25,8 @@ class Engine:
     """Runs the cycles of all ScannerJobs it was told of.
 
     Cycles of one ScannerJob never overlap, and wake-ups that come while one runs count as one. A
-    ScannerJob that waits, for a database that hangs for instance, delays no other: nothing is shared
-    between their tasks but what the adapters bound.
+    ScannerJob that waits, for a database that hangs for instance, delays no other: nothing is
+    shared between their tasks but what the adapters bound.
     """
 
     def __init__(
@@ -57,7 +59,7 @@ class Engine:
         await self._stopping.wait()
 
     async def close(self) -> None:
-        """Stop: cycles under way end, what is known of sends is written down, nothing new is sent."""
+        """Stop: cycles under way end, what is known is written down, nothing new is sent."""
         self._stopping.set()
         for wake in self._wakes.values():
             wake.set()

@@ -1,4 +1,4 @@
-"""What the cycle needs of the world: the interfaces behind which databases, brokers and API servers sit.
+"""What the cycle needs of the world: databases, brokers and API servers as interfaces.
 
 Every method may take as long as its own deadline, and none blocks the event loop. What cannot be
 known is an exception here, never an empty answer: an empty answer launches work.
@@ -66,7 +66,7 @@ class UnknownOutcomeError(PortError):
 
 
 class SourceError(PortError):
-    """The database could not be read: DatabaseUnreachable, AuthenticationFailed, QueryFailed, ..."""
+    """The database could not be read: DatabaseUnreachable, QueryFailed and the like."""
 
 
 class TargetError(PortError):
@@ -78,7 +78,7 @@ class ConfigurationError(PortError):
 
 
 class LedgerStore(Protocol):
-    """Where ScannerJobs and their ledgers are kept. Its compare-and-swap is the only lock there is."""
+    """Where ScannerJobs and their ledgers are kept; its compare-and-swap is the only lock."""
 
     async def read(self, ref: Ref) -> Snapshot | None:
         """The ScannerJob as it is now, or None if there is none. Raises UnknownOutcomeError."""
@@ -93,7 +93,7 @@ class LedgerStore(Protocol):
         ...
 
     async def mark(self, snapshot: Snapshot) -> Snapshot:
-        """Record outside the status that a ledger is begun, under the same precondition and errors."""
+        """Record outside the status that a ledger is begun; conditions and errors as in `write`."""
         ...
 
 
@@ -111,7 +111,7 @@ class RowSource(Protocol):
         ...
 
     async def scan(self, limit: int) -> Rows:
-        """At least the first `limit` usable rows in the query's own order, fewer only if there are no more.
+        """The first `limit` usable rows in the query's own order, fewer only if there are no more.
 
         Reads on, doubling, to 10,000 rows while rows are unusable. Raises SourceError.
         """
@@ -172,7 +172,7 @@ class Connections:
 
 
 class Connector(Protocol):
-    """Opens what a spec refers to; shared by all ScannerJobs, so that equal URLs share their pools."""
+    """Opens what a spec refers to; one for all ScannerJobs, so that equal URLs share pools."""
 
     async def connect(self, ref: Ref, spec: ScannerJobSpec) -> Connections:
         """Raises ConfigurationError. Cheap when nothing changed."""

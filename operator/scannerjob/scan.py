@@ -1,8 +1,8 @@
 """One cycle of one ScannerJob: read, observe, query, decide, claim, launch, report.
 
 The data flows one way: row -> decision -> ledger -> launch -> status. The ledger's compare-and-swap
-is the only lock: everything that is sent follows a write that was won in the same cycle and recorded
-that very send.
+is the only lock: everything that is sent follows a write that was won in the same cycle and
+recorded that very send.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ _AUTHENTICATION_FAILED = "AuthenticationFailed"
 
 
 class Backoff:
-    """How long something that failed is left alone: 1 s, then twice as long each time, at most 30 s."""
+    """How long something that failed is left alone: 1 s, doubled each time, at most 30 s."""
 
     def __init__(self) -> None:
         self._failures = 0
@@ -97,9 +97,9 @@ def _launch_id() -> str:
 class Scanner:
     """Runs the cycle of one ScannerJob, and remembers between two cycles what is not in the ledger.
 
-    What it remembers is worth nothing to safety: it may be lost at any time, by a crash, and costs at
-    most that a send whose outcome was known is looked into again. `cycle` must not be called while
-    it runs.
+    What it remembers is worth nothing to safety: it may be lost at any time, by a crash, and costs
+    at most that a send whose outcome was known is looked into again. `cycle` must not be called
+    while it runs.
     """
 
     def __init__(
@@ -132,10 +132,10 @@ class Scanner:
         return self._unbooked
 
     async def cycle(self, *, stopping: bool = False) -> float | None:
-        """Run one cycle; gives the seconds until the next one is due, or None if the object is gone.
+        """Run one cycle; gives the seconds until the next is due, or None if the object is gone.
 
-        Nothing outside is an error here: it becomes a condition, or a rest before the next try. With
-        `stopping`, only what is known already is written down.
+        Nothing outside is an error here: it becomes a condition, or a rest before the next try.
+        With `stopping`, only what is known already is written down.
         """
         try:
             return await self._cycle(stopping)
@@ -159,8 +159,8 @@ class Scanner:
             connections = await self._connector.connect(self.ref, spec)
         except (SpecError, LedgerError, ConfigurationError) as error:
             return await self._say_unusable(snapshot, error, now)
-        # 2. observe: strictly before the query, so that a task which committed and then reported its
-        # end is no longer among the rows.
+        # 2. observe: strictly before the query, so that a task which committed and then reported
+        # its end is no longer among the rows.
         facts = await self._observe(connections, ledger, snapshot, stopping)
         # 3. query
         facts = await self._query(connections, spec, ledger, facts, now)
@@ -174,10 +174,11 @@ class Scanner:
         status = self._status(snapshot, decision, facts, connections, now)
         deadline = self._clock.boottime() + SEND_WITHIN.total_seconds()
         written = await self._claim(snapshot, status, decision)
-        # 6. launch. A crash while it runs: as above; the same id again cannot become a second execution
-        # where the target's traits say so, and elsewhere is held.
+        # 6. launch. A crash while it runs: as above; the same id again cannot become a second
+        # execution where the target's traits say so, and elsewhere is held.
         await self._launch(connections, decision.sends, deadline)
-        # 7. report: what became of the sends rides on the next cycle's write. A crash before it: as above.
+        # 7. report: what became of the sends rides on the next cycle's write. A crash before it: as
+        # above.
         return self._next(decision, written)
 
     # 1. read
@@ -319,7 +320,7 @@ class Scanner:
     async def _supersede(
         self, connections: Connections, ledger: Ledger, facts: Facts, now: datetime
     ) -> Facts:
-        """Make sure of the claims whose rows have left that no late sender can still launch them."""
+        """Make sure that no late sender can still launch the claims whose rows have left."""
         ids = orphans_that_left(ledger, facts, now)
         if not ids:
             return facts
@@ -378,8 +379,8 @@ class Scanner:
             self._unbooked = False
             return snapshot.status
         before = dict(self._reports)
-        # Until they are handed to a sender, it is known of these claims that nothing was sent. If the
-        # write's outcome stays unknown, that is what the next cycle needs to release them.
+        # Until they are handed to a sender, it is known of these claims that nothing was sent. If
+        # the write's outcome stays unknown, that is what the next cycle needs to release them.
         self._note(decision.sends, Observation(Fact.NOT_SENT, "claimed, but never sent"))
         try:
             written = await self._store.write(snapshot, status)
@@ -396,7 +397,7 @@ class Scanner:
             self._reports[send.item.id] = Report(send.item.sends, seen)
 
     def _forget_booked(self, ledger: Ledger) -> None:
-        """Drop what the ledger says now; a write that was lost cannot land after one that was won."""
+        """Drop what the ledger says now: no lost write can land after one that was won."""
         claimed = {item.id for item in ledger.items if item.phase is Phase.CLAIMED}
         self._reports = {i: report for i, report in self._reports.items() if i in claimed}
 

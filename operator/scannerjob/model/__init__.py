@@ -1,1 +1,1 @@
-"""The pure part: what a ScannerJob is, what is remembered of it, and what follows from what is known."""
+"""The pure part: what a ScannerJob is, what is remembered, and what follows from what is known."""

@@ -51,7 +51,7 @@ class Book:
         return self._active < self.spec.concurrency
 
     def failure_would_fit(self, row: Row) -> bool:
-        """Whether the ledger has room for this row even if it, and all others that are out, fail."""
+        """Whether the ledger has room for this row even if it and all that are out fail."""
         fits = self._bytes + _size(row.key) <= MAX_LEDGER_BYTES
         return fits and len(self._items) < MAX_REMEMBERED + self.spec.concurrency
 
@@ -78,7 +78,7 @@ class Book:
         return self.spec.lifetime + _clock_margin(self.spec.lifetime) + self._traits.life_margin
 
     def _expires_at(self, item: Item) -> datetime | None:
-        """When the message goes stale. Reckoned from `until`, so that it is the same for every send."""
+        """When the message goes stale: reckoned from `until`, hence the same for every send."""
         expires = self.spec.celery.expires if self.spec.celery else None
         if expires is None:
             return None
@@ -184,7 +184,7 @@ class Book:
 
 
 def whole(moment: datetime | None) -> datetime | None:
-    """The moment rounded up to the second, as it will be read back: no rest and no life is cut short."""
+    """The moment rounded up to the second, as it is read back: no rest or life is cut short."""
     if moment is None or moment.microsecond == 0:
         return moment
     return moment.replace(microsecond=0) + timedelta(seconds=1)

@@ -1,8 +1,8 @@
-"""The decision: what a cycle does, from what it read. A pure function; nothing else reckons with the cap.
+"""The decision: what a cycle does, from what it read. Pure; nothing else reckons with the cap.
 
-`decide` takes the ledger as it was, and what is known of its launches and of the rows that match. It
-gives the ledger as it must be written before anything is sent, and the sends which that write allows.
-Nothing here reads a clock, draws a random number or touches the outside.
+`decide` takes the ledger as it was, and what is known of its launches and of the rows that match.
+It gives the ledger as it must be written before anything is sent, and the sends which that write
+allows. Nothing here reads a clock, draws a random number or touches the outside.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """Why nothing may be launched for now: a CamelCase reason, and a message that says what to do."""
+    """Why nothing may be launched now: a CamelCase reason, and a message saying what to do."""
 
     reason: str
     message: str

@@ -41,9 +41,10 @@ class Item:
 
     `id` names the launch (a Celery task id, part of a Job's name) and is new for every attempt;
     `sends` counts how often that launch was claimed for sending. `since` is the time of the last
-    claim while the item holds a slot, else of its last change of phase. `until` is when a launch can
-    no longer be alive (outstanding), when a rest ends (Waiting, Cooling), or absent. `query_hash` is
-    set only where the row was claimed under another query than the ledger's present one.
+    claim while the item holds a slot, else of its last change of phase. `until` is when a launch
+    can no longer be alive (outstanding), when a rest ends (Waiting, Cooling), or absent.
+    `query_hash` is set only where the row was claimed under another query than the ledger's present
+    one.
     """
 
     key: str

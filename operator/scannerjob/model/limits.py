@@ -1,4 +1,4 @@
-"""The times and bounds that the promises rest on, in one place because they depend on one another."""
+"""The times and bounds that the promises rest on, in one place: they depend on one another."""
 
 from __future__ import annotations
 
@@ -22,9 +22,11 @@ MIN_LOOK_DISTANCE = timedelta(milliseconds=50)
 # Writes of a large status are spread out: etcd keeps every version until it is compacted.
 STATUS_BYTES_PER_SECOND = 128 * 1024
 
-# Rows that failed are remembered up to here. A thousand failures need a person, not a thousand more.
+# Rows that failed are remembered up to here. A thousand failures need a person, not a thousand
+# more.
 MAX_REMEMBERED = 1000
-# An object of over 1.5 MiB is refused by etcd; half of that leaves room for the spec and managedFields.
+# An object of over 1.5 MiB is refused by etcd; half of that leaves room for the spec and
+# managedFields.
 MAX_LEDGER_BYTES = 480 * 1024
 # What an item takes in JSON beside its key, at most.
 ITEM_BYTES = 330

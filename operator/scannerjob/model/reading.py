@@ -27,7 +27,7 @@ def rows_to_read(spec: ScannerJobSpec, ledger: Ledger) -> int:
 
 
 def worth_a_look(spec: ScannerJobSpec, ledger: Ledger, facts: Facts, now: datetime) -> bool:
-    """Whether rows could change anything: a slot is free, or a row is the evidence that is missing."""
+    """Whether rows could change anything: a slot is free, or a row is missing evidence."""
     return free_slots(spec, ledger) > 0 or any(
         row_matters(item, ledger, facts, now) for item in ledger.items
     )
@@ -73,7 +73,7 @@ def orphans_that_left(ledger: Ledger, facts: Facts, now: datetime) -> list[str]:
 
 
 def next_time(ledger: Ledger, now: datetime) -> timedelta | None:
-    """How long until a rest, a life or the wait for another sender ends; None where nothing will."""
+    """How long until a rest, a life or the wait for another sender ends, if any will."""
     times = [item.until for item in ledger.items if item.until is not None]
     times += [item.since + ORPHAN_AFTER for item in ledger.items if item.phase is Phase.CLAIMED]
     return min((time - now for time in times if time > now), default=None)

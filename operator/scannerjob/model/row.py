@@ -20,16 +20,16 @@ MAX_ROW_BYTES = 64 * 1024
 # Beyond 2**53 a JSON reader that uses doubles, as most do, would change the number.
 _MAX_SAFE_INTEGER = 2**53
 
-Json: TypeAlias = "None | bool | int | float | str | list[Json] | dict[str, Json]"
+Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 
 
 class UnusableRow(ValueError):
-    """A row that is held back, alone: its key is NULL or a duplicate, or a value has no JSON form."""
+    """A row that is held back, alone: its key or one of its values cannot be used."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row of the query: `values` by column alias, JSON-safe, and the `key` they are known by."""
+    """One row of the query: JSON-safe `values` by column alias, and the `key` it is known by."""
 
     key: str
     values: Mapping[str, Json]
@@ -65,12 +65,13 @@ def to_json(value: Any) -> Json:
         case set() | frozenset():
             return sorted((to_json(part) for part in value), key=str)
         case _:
-            # What a driver has a type of its own for (an IP network, a range): its text is its form.
+            # What a driver has a type of its own for (an IP network, a range): its text is its
+            # form.
             return str(value)
 
 
 def canonical_key(parts: Sequence[Json]) -> str:
-    """The text a row is known by: its key columns as a JSON array, cut to 200 bytes by a SHA-256."""
+    """The text a row is known by: its key columns as a JSON array, at most 200 bytes long."""
     text = json.dumps(list(parts), separators=(",", ":"), ensure_ascii=False)
     raw = text.encode()
     if len(raw) <= MAX_KEY_BYTES:
@@ -102,11 +103,11 @@ class Rows:
     """What one look at the database told.
 
     `rows` stand in the user's order; `fetched` were looked for by key. `complete` says that nothing
-    lies beyond `rows`, so that a key which is not among them is absent; `absent` holds the keys that
-    a look by key did not find. Where the query has a LIMIT of its own, `absence_knowable` is False:
-    a row that is not shown may only lie beyond the limit. `problems` names the rows that were held
-    back, `held_back` has their keys where they have one, and `blocked` says that nothing usable was
-    found in as many rows as are ever read.
+    lies beyond `rows`, so that a key which is not among them is absent; `absent` holds the keys
+    that a look by key did not find. Where the query has a LIMIT of its own, `absence_knowable` is
+    False: a row that is not shown may only lie beyond the limit. `problems` names the rows that
+    were held back, `held_back` has their keys where they have one, and `blocked` says that nothing
+    usable was found in as many rows as are ever read.
     """
 
     query_hash: str

@@ -32,7 +32,7 @@ def settle(book: Book, facts: Facts) -> None:
 
 
 def _take_report(book: Book, item: Item, report: Report | None, seen: Observation | None) -> None:
-    """Whether a claim was sent: what the target says of it first, then what our own sending told."""
+    """Whether a claim was sent: what the target says first, then what our own sending told."""
     if seen is not None and seen.fact is Fact.NOT_SENT:
         book.release(item, seen.reason)
     elif _was_sent(report, seen):
@@ -80,7 +80,7 @@ def _settle_by_row(
 
 
 def _presence(item: Item, rows: Rows) -> Presence:
-    """Whether the item's row matches. That it is absent counts only under the query it was claimed by."""
+    """Whether the row matches; absence counts only under the query it was claimed by."""
     presence = rows.presence(item.key)
     foreign = item.query_hash is not None
     return Presence.UNKNOWN if foreign and presence is Presence.ABSENT else presence
@@ -93,7 +93,7 @@ def _leaving_settles(book: Book, item: Item, told: bool) -> bool:
 
 
 def _lapse(book: Book, item: Item, seen: Observation | None) -> None:
-    """Nothing was heard of it in all its life: lost, or never started where nobody worked meanwhile."""
+    """Its life is over and nothing was heard: lost, or never started if nobody worked."""
     others = book.ledger.last_settled
     others_ran = others is not None and others > item.since
     if seen is not None and seen.fact in (Fact.STARTED, Fact.NOT_STARTED):

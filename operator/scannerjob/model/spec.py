@@ -42,7 +42,7 @@ _UNITS = {
 
 
 class SpecError(ValueError):
-    """A ScannerJob that cannot be used. Each problem names its field and what was expected there."""
+    """A ScannerJob that cannot be used. Each problem names its field and what was expected."""
 
     def __init__(self, problems: Iterable[str]) -> None:
         self.problems = tuple(problems)
@@ -120,8 +120,9 @@ class Retry(_Part):
 class CeleryTarget(_Part):
     """Each row becomes one Celery task; its columns are the task's keyword arguments.
 
-    `expires` is how long a task may wait for a worker; without it, for ever. It bounds a lost task's
-    slot only together with `deadline`, so that, without a guard, they are set both or neither.
+    `expires` is how long a task may wait for a worker; without it, for ever. It bounds a lost
+    task's slot only together with `deadline`, so that, without a guard, they are set both or
+    neither.
     """
 
     broker: Connection
