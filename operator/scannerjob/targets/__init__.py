@@ -1,0 +1,1 @@
+"""Where work is launched: one package for each kind of target."""

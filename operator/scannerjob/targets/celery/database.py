@@ -1,0 +1,38 @@
+"""Databases that Celery uses: the tables of kombu's broker and of the result backend."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import URL, Engine, create_engine
+
+_TIMEOUT = 5
+
+
+def open_engine(url: URL) -> Engine:
+    """One connection at a time to a database, tried before each use; connects to nothing yet."""
+    return create_engine(
+        url,
+        connect_args=_connect_args(url),
+        pool_size=1,
+        max_overflow=0,
+        pool_pre_ping=True,
+        hide_parameters=True,
+    )
+
+
+def _connect_args(url: URL) -> dict[str, Any]:
+    match url.get_backend_name():
+        case "sqlite":
+            # A transaction that takes its write lock late can fail at once instead of waiting.
+            return {"timeout": _TIMEOUT, "isolation_level": "IMMEDIATE"}
+        case "postgresql":
+            return {
+                "connect_timeout": _TIMEOUT,
+                "tcp_user_timeout": _TIMEOUT * 1000,
+                "keepalives_idle": _TIMEOUT,
+                # PgBouncer in transaction mode knows no prepared statements of ours.
+                "prepare_threshold": None,
+            }
+        case _:
+            return {f"{step}_timeout": _TIMEOUT for step in ("connect", "read", "write")}

@@ -1,0 +1,103 @@
+"""Celery messages, made by Celery itself, before anything is written to a broker."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Protocol
+
+from celery import Celery
+
+from scannerjob.model.facts import Fact, Send
+from scannerjob.model.spec import CeleryTarget as CelerySpec
+from scannerjob.targets.celery.delivery import Delivery
+
+
+@cache
+def reserved_headers() -> frozenset[str]:
+    """The headers that Celery sets itself.
+
+    Set by an author, they would give a message another identity than the ledger knows it by.
+    """
+    message = Celery("scannerjob", set_as_current=False).amqp.as_task_v2("", "")
+    return frozenset(message.headers) | {"compression"}
+
+
+class CollectingChannel(Protocol):
+    """A kombu channel which keeps what is published instead of writing it."""
+
+    collected: list[tuple[str, str]]
+    """The key or name of the queue and the encoded message, of each copy that would be written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """An encoded Celery message and the queue it goes to."""
+
+    id: str
+    sends: int
+    queue: str
+    payload: str
+
+
+class Composer:
+    """Makes Celery messages through a channel that collects them."""
+
+    def __init__(self, channel: CollectingChannel) -> None:
+        # Without broker and backend of its own: it must neither connect nor subscribe to results.
+        self._app = Celery(
+            "scannerjob", broker="memory://", backend="disabled://", set_as_current=False
+        )
+        self._producer = self._app.amqp.Producer(channel, auto_declare=False)
+        self._channel = channel
+
+    def compose_all(
+        self, sends: Iterable[Send], celery: CelerySpec, delivery: Delivery
+    ) -> list[Message]:
+        """The messages of these sends; `delivery` is told of those that lead nowhere."""
+        options = self._options(celery)
+        messages = []
+        for send in sends:
+            copies = self._copies(send, celery.task, options)
+            if len(copies) == 1:
+                messages.append(Message(send.item.id, send.item.sends, *copies[0]))
+            else:
+                delivery.answer(send.item.id, Fact.NOT_SENT, _unroutable(celery, len(copies)))
+        return messages
+
+    def _options(self, celery: CelerySpec) -> Mapping[str, Any]:
+        options = {
+            # Bound to the channel here: Celery would bind it again for each message.
+            "queue": self._app.amqp.queues[celery.queue].bind(self._channel),
+            "exchange": celery.exchange,
+            "routing_key": celery.routing_key,
+            "priority": celery.priority,
+            "headers": dict(celery.headers) or None,
+        }
+        return {name: value for name, value in options.items() if value is not None}
+
+    def _copies(
+        self, send: Send, task: str, options: Mapping[str, Any]
+    ) -> Sequence[tuple[str, str]]:
+        """The queue and the encoded message, for each queue that it would go to."""
+        self._channel.collected = []
+        self._app.send_task(
+            task,
+            kwargs=dict(send.row.values),
+            task_id=send.item.id,
+            expires=send.expires_at,
+            time_limit=send.time_limit.total_seconds() if send.time_limit else None,
+            producer=self._producer,
+            # An error does not mean that nothing was sent: the ledger decides what is repeated.
+            retry=False,
+            **options,
+        )
+        return self._channel.collected
+
+
+def _unroutable(celery: CelerySpec, queues: int) -> str:
+    return (
+        f"exchange {celery.exchange!r} with routing key {celery.routing_key!r} leads to {queues} "
+        "queues, expected 1: is a worker running that declares it?"
+    )

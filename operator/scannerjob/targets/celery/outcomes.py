@@ -1,0 +1,168 @@
+"""What became of tasks, read from Celery's result backend: many at a time, and never unpickled."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Protocol
+
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+from sqlalchemy import URL, bindparam, inspect, text
+
+from scannerjob.model.facts import Fact, Observation
+from scannerjob.ports import TargetError
+from scannerjob.targets.celery.database import open_engine
+from scannerjob.targets.celery.delivery import boottime
+from scannerjob.targets.celery.endpoint import Endpoint
+from scannerjob.targets.celery.lane import Lane
+
+# How long all that is asked in one go may take.
+_PATIENCE = 10.0
+_IDS_AT_ONCE = 1000
+_MAX_REASON = 200
+
+# What is not here (PENDING, RECEIVED, a state of the task's own) tells nothing.
+_FACTS = {
+    "SUCCESS": Fact.SUCCEEDED,
+    "FAILURE": Fact.FAILED,
+    "STARTED": Fact.STARTED,
+    "RETRY": Fact.STARTED,
+    "REVOKED": Fact.NOT_STARTED,
+}
+
+
+class Results(Protocol):
+    """A connection to a result backend, made and used by one thread."""
+
+    def read(self, ids: Sequence[str]) -> Mapping[str, Observation]:
+        """What is known of these tasks, in one round trip."""
+        ...
+
+    def close(self) -> None:
+        """Drop the connection. Never raises."""
+        ...
+
+
+class Outcomes:
+    """Reads a result backend from a thread of its own."""
+
+    def __init__(self, endpoint: Endpoint, connect: Callable[[], Results]) -> None:
+        self.endpoint = endpoint
+        self._lane = Lane(str(endpoint), connect)
+
+    def close(self) -> None:
+        """End the thread once it is done with what it was given."""
+        self._lane.close()
+
+    async def read(self, ids: Sequence[str]) -> Mapping[str, Observation]:
+        """What is known of these tasks. Raises TargetError, and then nothing is known of any."""
+
+        def read(results: Results) -> dict[str, Observation]:
+            return {i: seen for chunk in _chunks(ids) for i, seen in results.read(chunk).items()}
+
+        try:
+            return await self._lane.run(read, boottime() + _PATIENCE)
+        except Exception as error:  # noqa: BLE001 - whatever a client raises, nothing is known
+            raise TargetError("ResultBackendUnreachable", self.endpoint.describe(error)) from None
+
+
+class RedisResults:
+    """Celery's result backend in Redis. Connects with the first read."""
+
+    def __init__(self, url: str) -> None:
+        self._redis = Redis.from_url(
+            url,
+            socket_connect_timeout=5.0,
+            socket_timeout=_PATIENCE,
+            retry=Retry(NoBackoff(), 0),
+        )
+
+    def read(self, ids: Sequence[str]) -> Mapping[str, Observation]:
+        """What is known of these tasks."""
+        stored = self._redis.mget([f"celery-task-meta-{each}" for each in ids])
+        seen = {each: _decode(each, content) for each, content in zip(ids, stored, strict=True)}
+        return {each: known for each, known in seen.items() if known}
+
+    def close(self) -> None:
+        """Drop the connection."""
+        with suppress(Exception):
+            self._redis.close()
+
+
+class SqlResults:
+    """Celery's result backend in a database. Connects with the first read.
+
+    The result itself is a pickle there, and is left alone; how a task failed stands in the last
+    line of its traceback.
+    """
+
+    _QUERY = text(
+        "SELECT task_id, status, CASE WHEN status = 'FAILURE' THEN traceback END "
+        "FROM celery_taskmeta WHERE task_id IN :ids"
+    ).bindparams(bindparam("ids", expanding=True))
+
+    def __init__(self, url: URL) -> None:
+        self._engine = open_engine(url)
+        self._has_table = False
+
+    def read(self, ids: Sequence[str]) -> Mapping[str, Observation]:
+        """What is known of these tasks: nothing while no worker has made the table."""
+        if not self._table_exists():
+            return {}
+        with self._engine.connect() as connection:
+            rows = connection.execute(self._QUERY, {"ids": list(ids)}).all()
+        seen = {each: _observation(status, _last_line(trace)) for each, status, trace in rows}
+        return {each: known for each, known in seen.items() if known}
+
+    def _table_exists(self) -> bool:
+        self._has_table = self._has_table or inspect(self._engine).has_table("celery_taskmeta")
+        return self._has_table
+
+    def close(self) -> None:
+        """Drop the connection."""
+        with suppress(Exception):
+            self._engine.dispose()
+
+
+def _chunks(ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    return (ids[start : start + _IDS_AT_ONCE] for start in range(0, len(ids), _IDS_AT_ONCE))
+
+
+def _decode(task_id: str, content: bytes | str | None) -> Observation | None:
+    """What a stored result says; nothing if it isn't what Celery's JSON serializer writes."""
+    try:
+        meta = json.loads(content or b"null")
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(meta, dict) or meta.get("task_id", task_id) != task_id:
+        return None
+    return _observation(meta.get("status"), _exception(meta.get("result")))
+
+
+def _exception(result: Any) -> str:
+    """`ValueError: no such page`, of the exception in Celery's JSON form."""
+    if not isinstance(result, dict):
+        return ""
+    message = result.get("exc_message")
+    parts = message if isinstance(message, list) else [message]
+    said = ", ".join(str(part) for part in parts if part is not None)
+    return f"{result.get('exc_type')}: {said}" if said else str(result.get("exc_type"))
+
+
+def _last_line(trace: str | None) -> str:
+    return (trace or "").strip().rpartition("\n")[2]
+
+
+def _observation(status: Any, failure: str) -> Observation | None:
+    fact = _FACTS.get(status) if isinstance(status, str) else None
+    if fact is None:
+        return None
+    return Observation(fact, _one_line(failure) if fact is Fact.FAILED else None)
+
+
+def _one_line(failure: str) -> str:
+    printable = "".join(each if each.isprintable() else " " for each in failure)
+    return " ".join(printable.split())[:_MAX_REASON] or "the task failed"

@@ -1,0 +1,109 @@
+"""The way to one broker, shared by all ScannerJobs which launch there."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Protocol
+
+from scannerjob.model.facts import Observation, Send
+from scannerjob.model.spec import CeleryTarget as CelerySpec
+from scannerjob.ports import TargetError
+from scannerjob.targets.celery.delivery import Delivery, TooLateError, boottime
+from scannerjob.targets.celery.endpoint import Endpoint
+from scannerjob.targets.celery.lane import Lane
+
+log = logging.getLogger(__name__)
+
+# How long a question to the broker may take; a launch has its own deadline.
+_PATIENCE = 10.0
+
+
+class Broker(Protocol):
+    """A connection to a broker, made and used by one thread."""
+
+    def contact(self) -> bool:
+        """Make sure that it answers; tell whether it keeps records of what was sent."""
+        ...
+
+    def publish(self, sends: Sequence[Send], celery: CelerySpec, delivery: Delivery) -> None:
+        """Publish, telling `delivery` before each write to the network and after each answer."""
+        ...
+
+    def supersede(self, ids: Sequence[str]) -> Mapping[str, Observation]:
+        """Make late sends of these do nothing, where that can be had."""
+        ...
+
+    def close(self) -> None:
+        """Drop the connection. Never raises."""
+        ...
+
+
+class Publisher:
+    """Publishes from a thread of its own; that the broker hangs never outlasts a call's deadline.
+
+    `keeps_records` says whether a launch that is sent again is put only once, as of the last
+    contact; None until there was one.
+    """
+
+    def __init__(
+        self, endpoint: Endpoint, connect: Callable[[], Broker], keeps_records: bool | None
+    ) -> None:
+        self.endpoint = endpoint
+        self.keeps_records = keeps_records
+        self._lane = Lane(str(endpoint), connect)
+
+    def close(self) -> None:
+        """End the thread once it is done with what it was given."""
+        self._lane.close()
+
+    async def launch(
+        self, sends: Sequence[Send], celery: CelerySpec, deadline: float
+    ) -> Mapping[str, Observation]:
+        """What is known of each send; at `deadline` (boottime) at the latest."""
+        delivery = Delivery([send.item.id for send in sends], deadline)
+
+        def publish(broker: Broker) -> None:
+            self._contact(broker)
+            broker.publish(sends, celery, delivery)
+
+        try:
+            await self._lane.run(publish, deadline)
+        except TooLateError:
+            pass  # the delivery says so of each send
+        except Exception as error:  # noqa: BLE001 - whatever a client raises, it is known what was sent
+            delivery.fail(self.endpoint.describe(error))
+        finally:
+            known = delivery.close()
+        return known
+
+    async def supersede(self, ids: Sequence[str]) -> Mapping[str, Observation]:
+        """Make late sends of these do nothing, where records are kept. Raises TargetError."""
+
+        def supersede(broker: Broker) -> Mapping[str, Observation]:
+            return broker.supersede(ids) if self._contact(broker) else {}
+
+        if self.keeps_records is False:
+            return {}
+        try:
+            return await self._lane.run(supersede, boottime() + _PATIENCE)
+        except Exception as error:  # noqa: BLE001 - whatever a client raises, nothing is known
+            raise TargetError("BrokerUnreachable", self.endpoint.describe(error)) from None
+
+    async def learn(self) -> None:
+        """Find out about records if that is not known yet; if the broker fails it stays unknown."""
+        if self.keeps_records is None:
+            with suppress(Exception):
+                await self._lane.run(self._contact, boottime() + _PATIENCE)
+
+    def _contact(self, broker: Broker) -> bool:
+        keeps_records = broker.contact()
+        if not keeps_records and self.keeps_records is not False:
+            log.warning(
+                "%s may evict its records of what was sent: a launch of which nobody knows whether "
+                "it was sent is not repeated; set maxmemory-policy noeviction there",
+                self.endpoint,
+            )
+        self.keeps_records = keeps_records
+        return keeps_records

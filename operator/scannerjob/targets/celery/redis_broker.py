@@ -1,0 +1,182 @@
+"""Publishing to Redis so that the same launch can be sent again without a second message."""
+
+# kombu is typed in part only.
+# mypy: allow-untyped-calls
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+from kombu.connection import Connection
+from kombu.transport import redis as kombu_redis
+from kombu.utils.json import dumps
+from redis import Redis
+from redis.exceptions import ResponseError
+
+from scannerjob.model.facts import Fact, Observation, Send
+from scannerjob.model.spec import CeleryTarget as CelerySpec
+from scannerjob.targets.celery.delivery import Delivery
+from scannerjob.targets.celery.messages import Composer, Message
+
+# How long the record of a launch is kept after its last send.
+RETENTION = timedelta(hours=24)
+_KEPT = int(RETENTION.total_seconds())
+_SUPERSEDED = b"superseded"
+
+# Without these a Redis that accepts and never answers is waited for for ever.
+_TRANSPORT_OPTIONS = {"socket_connect_timeout": 5.0, "socket_timeout": 10.0}
+
+# One round trip carries about this much, so that a process which freezes while it writes has little
+# left to write when it goes on.
+_MAX_BYTES_AT_ONCE = 1024 * 1024
+
+# A record per launch: a hash with the launch's state. The worker guard keeps its states in the same
+# record. The push comes last and its record is taken back if it fails, so that an error of any kind
+# proves that there is no message.
+_PUT = """
+local record, queue = KEYS[1], KEYS[2]
+local message, sends, retention = ARGV[1], ARGV[2], ARGV[3]
+local state = redis.call('HGET', record, 'state')
+if state then
+  redis.call('EXPIRE', record, retention)
+  return state
+end
+redis.call('HSET', record, 'state', 'queued', 'sends', sends)
+redis.call('EXPIRE', record, retention)
+local pushed = redis.pcall('LPUSH', queue, message)
+if type(pushed) == 'table' and pushed.err then
+  redis.call('DEL', record)
+  return pushed
+end
+return 'queued'
+"""
+
+_SUPERSEDE = """
+local record, retention = KEYS[1], ARGV[1]
+local state = redis.call('HGET', record, 'state')
+if not state then
+  state = 'superseded'
+  redis.call('HSET', record, 'state', state)
+end
+redis.call('EXPIRE', record, retention)
+return state
+"""
+
+
+def record_key(launch_id: str) -> str:
+    """The key of the record of one launch."""
+    return f"scannerjob:launch:{launch_id}"
+
+
+class _Channel(kombu_redis.Channel):
+    """Finds a message's queue as any Celery producer does, and leaves the writing to us."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.collected: list[tuple[str, str]] = []
+        self._tables: dict[str, Any] = {}
+        super().__init__(*args, **kwargs)
+
+    def _put(self, queue: str, message: Any, **_: Any) -> None:
+        priority = self._get_message_priority(message, reverse=False)
+        key = self._q_for_pri(queue, priority)
+        self.collected.append((key, dumps(message)))
+
+    def get_table(self, exchange: str) -> Any:
+        """The queues bound to an exchange, asked for once in each batch."""
+        if exchange not in self._tables:
+            self._tables[exchange] = super().get_table(exchange)
+        return self._tables[exchange]
+
+    def forget_tables(self) -> None:
+        """Look bindings up again: a worker may have declared some."""
+        self._tables.clear()
+
+
+class _Transport(kombu_redis.Transport):
+    Channel = _Channel
+
+
+class RedisBroker:
+    """A connection to a Redis broker, for the use of one thread; made when this is.
+
+    Every method raises what redis-py and kombu raise, and is not to be called again then.
+    """
+
+    def __init__(self, url: str) -> None:
+        connection = Connection(url, transport=_Transport, transport_options=_TRANSPORT_OPTIONS)
+        self._channel = connection.transport.create_channel(connection.transport)
+        self._composer = Composer(self._channel)
+        self._redis = Redis(connection_pool=self._channel.pool)
+
+    def contact(self) -> bool:
+        """Make sure that Redis answers; tell whether it keeps the records of what was sent.
+
+        It does unless it may evict them: an evicted record is a launch that looks new.
+        """
+        with self._redis.pipeline(transaction=False) as pipe:
+            pipe.info("memory")
+            pipe.script_load(_PUT)
+            pipe.script_load(_SUPERSEDE)
+            memory, self._put, self._supersede = pipe.execute()
+        return bool(memory.get("maxmemory_policy") == "noeviction")
+
+    def publish(self, sends: Sequence[Send], celery: CelerySpec, delivery: Delivery) -> None:
+        """Put one message for each send whose launch has no record yet. Call `contact` before.
+
+        A crash in here leaves messages of which the caller does not know; sending the same launches
+        again finds their records.
+        """
+        self._channel.forget_tables()
+        for batch in _batches(self._composer.compose_all(sends, celery, delivery)):
+            self._put_batch(batch, delivery)
+
+    def _put_batch(self, batch: Sequence[Message], delivery: Delivery) -> None:
+        with self._redis.pipeline(transaction=False) as pipe:
+            for message in batch:
+                keys = (record_key(message.id), message.queue)
+                pipe.evalsha(self._put, len(keys), *keys, message.payload, message.sends, _KEPT)
+            delivery.hand_over([message.id for message in batch])
+            replies = pipe.execute(raise_on_error=False)
+        for message, reply in zip(batch, replies, strict=True):
+            delivery.answer(message.id, *_verdict(reply))
+
+    def supersede(self, ids: Sequence[str]) -> Mapping[str, Observation]:
+        """Mark the launches that have no record, so that a late put does nothing."""
+        with self._redis.pipeline(transaction=False) as pipe:
+            for each in ids:
+                pipe.evalsha(self._supersede, 1, record_key(each), _KEPT)
+            states = pipe.execute()
+        return {each: _superseded(state) for each, state in zip(ids, states, strict=True)}
+
+    def close(self) -> None:
+        """Drop the connection."""
+        with contextlib.suppress(Exception):
+            self._channel.close()
+
+
+def _batches(messages: Iterable[Message]) -> Iterator[list[Message]]:
+    batch: list[Message] = []
+    size = 0
+    for message in messages:
+        if batch and size + len(message.payload) > _MAX_BYTES_AT_ONCE:
+            yield batch
+            batch, size = [], 0
+        batch.append(message)
+        size += len(message.payload)
+    if batch:
+        yield batch
+
+
+def _verdict(reply: bytes | ResponseError) -> tuple[Fact, str | None]:
+    if isinstance(reply, ResponseError):
+        return Fact.NOT_SENT, f"Redis refused it: {reply}"
+    if reply == _SUPERSEDED:
+        return Fact.NOT_SENT, "superseded"
+    return Fact.ACCEPTED, None
+
+
+def _superseded(state: bytes) -> Observation:
+    return Observation(Fact.NOT_SENT if state == _SUPERSEDED else Fact.ACCEPTED)

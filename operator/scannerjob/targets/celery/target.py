@@ -1,0 +1,82 @@
+"""The Celery target of one ScannerJob."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from datetime import timedelta
+
+from scannerjob.model.facts import Observation, Send, TargetTraits
+from scannerjob.model.spec import CeleryTarget as CelerySpec
+from scannerjob.targets.celery.outcomes import Outcomes
+from scannerjob.targets.celery.publisher import Publisher
+from scannerjob.targets.celery.redis_broker import RETENTION
+
+# Some time before its record may be gone, a launch is no longer sent again.
+_RESEND_WITHIN = RETENTION - timedelta(hours=1)
+
+
+class CeleryTarget:
+    """Launches each row as one Celery task whose id is the launch's; a `scannerjob.ports.Target`.
+
+    `life_margin`: how much longer than `expires` and `deadline` say a task may live on this broker.
+    """
+
+    def __init__(
+        self,
+        publisher: Publisher,
+        outcomes: Outcomes | None,
+        celery: CelerySpec,
+        life_margin: timedelta,
+    ) -> None:
+        self._publisher = publisher
+        self._outcomes = outcomes
+        self._celery = celery
+        self._life_margin = life_margin
+
+    @property
+    def traits(self) -> TargetTraits:
+        """As far as is known of the broker by now; see `observe`."""
+        return TargetTraits(
+            tells_outcomes=self._outcomes is not None,
+            resend_within=self._resend_within,
+            life_margin=self._life_margin,
+        )
+
+    @property
+    def _resend_within(self) -> timedelta | None:
+        if self._celery.on_uncertain_publish == "Republish":
+            return timedelta.max
+        return _RESEND_WITHIN if self._publisher.keeps_records else None
+
+    @property
+    def endpoints(self) -> Mapping[str, str]:
+        """The identities of the broker and of the result backend, if there is one."""
+        endpoints = {"broker": self._publisher.endpoint.identity}
+        if self._outcomes:
+            endpoints["resultBackend"] = self._outcomes.endpoint.identity
+        return endpoints
+
+    async def observe(self, ids: Collection[str]) -> Mapping[str, Observation]:
+        """What the result backend knows of these launches; nothing without one.
+
+        The first call with anything outstanding also asks the broker whether it keeps records,
+        which `traits` depend on: what a crash left behind can then be sent again in the same cycle.
+        Raises TargetError.
+        """
+        if ids:
+            await self._publisher.learn()
+        if not ids or self._outcomes is None:
+            return {}
+        return await self._outcomes.read(list(ids))
+
+    async def launch(self, sends: Sequence[Send], deadline: float) -> Mapping[str, Observation]:
+        """Publish one task per send, none after `deadline`; says of each what is known."""
+        return await self._publisher.launch(sends, self._celery, deadline)
+
+    async def supersede(self, ids: Collection[str]) -> Mapping[str, Observation]:
+        """On a Redis that evicts nothing: mark these, so that a late publish puts no message.
+
+        To be believed only within `traits.resend_within` of a launch's last claim: an older record
+        may be gone, and its launch look like one that never was. Raises TargetError.
+        """
+        return await self._publisher.supersede(list(ids)) if ids else {}
