@@ -1,0 +1,181 @@
+"""URLs of databases and brokers: which are accepted, what identifies them, and how to show them."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote, quote_plus, unquote, unquote_plus
+
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from scannerjob.ports import ConfigurationError
+
+_DRIVERS = {
+    "postgresql": "postgresql+psycopg",
+    "postgresql+psycopg": "postgresql+psycopg",
+    "postgres": "postgresql+psycopg",
+    "mysql": "mysql+pymysql",
+    "mysql+pymysql": "mysql+pymysql",
+    # SQLAlchemy's mariadb dialect refuses a MySQL server, its mysql dialect speaks to both.
+    "mariadb": "mysql+pymysql",
+    "mariadb+pymysql": "mysql+pymysql",
+    "sqlite": "sqlite",
+}
+_TLS_FILES = {
+    "postgresql": frozenset({"sslrootcert", "sslcert", "sslkey"}),
+    "mysql": frozenset({"ssl_ca", "ssl_cert", "ssl_key"}),
+    "sqlite": frozenset[str](),
+}
+# Other options can have a driver read files and programs of this machine, or change how we read.
+_OPTIONS = {
+    "postgresql": frozenset({"sslmode", "application_name", "target_session_attrs"}),
+    "mysql": frozenset({"charset", "ssl_check_hostname"}),
+    "sqlite": frozenset[str](),
+}
+_FAMILIES = {
+    "postgres": "postgresql",
+    "mariadb": "mysql",
+    "rediss": "redis",
+    "amqps": "amqp",
+    "pyamqp": "amqp",
+}
+_PORTS = {"postgresql": 5432, "mysql": 3306, "redis": 6379, "amqp": 5672}
+_AMQPS_PORT = 5671
+_EXAMPLE = "DIALECT://USER:PASSWORD@HOST:PORT/DATABASE"
+_MASK = "***"
+
+
+def parse_database_url(text: str, *, allow_sqlite: bool = True) -> URL:
+    """The URL of a database, with the driver that is installed for it.
+
+    `allow_sqlite` is for a process that works with files of its own machine: without it neither a
+    SQLite database nor a certificate's file can be named. Raises ConfigurationError, reason
+    InvalidURL, with no part of the text in its message.
+    """
+    url = _parse(text)
+    driver = _DRIVERS.get(url.drivername)
+    if driver is None or (driver == "sqlite" and not allow_sqlite):
+        raise _invalid(f"must begin with {_accepted(allow_sqlite)}")
+    url = url.set(drivername=driver)
+    if not url.database or url.database == ":memory:":
+        raise _invalid(f"names no database: expected {_expected(url)}")
+    _check_options(url, allow_files=allow_sqlite)
+    return url
+
+
+def endpoint_identity(url: str) -> str:
+    """Twelve hexadecimal digits that stand for where a database or broker URL leads.
+
+    Credentials, driver, and options such as TLS do not change it; host, port, and database (or
+    virtual host, or a SQLite file's absolute path) do. Raises ConfigurationError.
+    """
+    parsed = _parse(_without_wrapper(url))
+    identity = f"{_family(parsed)}://{_place(parsed)}"
+    return hashlib.sha256(identity.encode()).hexdigest()[:12]
+
+
+def host_of(url: str) -> str:
+    """Where a URL leads, for messages: `db.example:5432/app`, or a SQLite file's absolute path.
+
+    Raises ConfigurationError.
+    """
+    return _place(_parse(_without_wrapper(url)))
+
+
+def scrub(text: str, *urls: str) -> str:
+    """The text without the passwords of these URLs, however they are encoded in it."""
+    secrets = {form for url in urls for secret in _secrets(url) for form in _forms(secret)}
+    for secret in sorted(filter(None, secrets), key=len, reverse=True):
+        text = text.replace(secret, _MASK)
+    return text
+
+
+def _parse(text: str) -> URL:
+    text = text.strip()
+    try:
+        url = make_url(text)
+    except (ArgumentError, ValueError):
+        # What the parser says quotes what it stumbled over.
+        raise _unreadable() from None
+    # An @ that does not end the userinfo belongs to a password which was not encoded: the parser
+    # has taken the rest of it for the host, or for the database.
+    stray = text.count("@") != (url.username is not None)
+    if not text.isprintable() or (stray and _family(url) != "sqlite"):
+        raise _unreadable()
+    return url
+
+
+def _unreadable() -> ConfigurationError:
+    encode = "with special characters in USER and PASSWORD percent-encoded (@ is %40, / is %2F)"
+    return _invalid(f"cannot be read: expected {_EXAMPLE}, {encode}")
+
+
+def _without_wrapper(text: str) -> str:
+    """Celery writes `sqla+` or `db+` before the URL of a database."""
+    return re.sub(r"^\s*(sqla|sqlalchemy|db)\+", "", text)
+
+
+def _invalid(what: str) -> ConfigurationError:
+    return ConfigurationError("InvalidURL", f"the URL {what}")
+
+
+def _accepted(allow_sqlite: bool) -> str:
+    accepted = "postgresql://, mysql:// or mariadb:// (drivers: psycopg, PyMySQL)"
+    return f"{accepted}, or sqlite:///PATH" if allow_sqlite else accepted
+
+
+def _expected(url: URL) -> str:
+    return "sqlite:///PATH" if _family(url) == "sqlite" else _EXAMPLE
+
+
+def _check_options(url: URL, *, allow_files: bool) -> None:
+    family = _family(url)
+    known = _OPTIONS[family] | (_TLS_FILES[family] if allow_files else frozenset())
+    if not known.issuperset(url.query):
+        accepted = ", ".join(sorted(known)) or "none"
+        raise _invalid(f"has an option that is not accepted here; accepted: {accepted}")
+
+
+def _family(url: URL) -> str:
+    name = url.get_backend_name()
+    return _FAMILIES.get(name, name)
+
+
+def _place(url: URL) -> str:
+    family = _family(url)
+    if family == "sqlite":
+        return str(Path(url.database or ":memory:").absolute())
+    default = _AMQPS_PORT if url.drivername == "amqps" else _PORTS.get(family)
+    return f"{(url.host or 'localhost').lower()}:{url.port or default}/{_database(url)}"
+
+
+def _database(url: URL) -> str:
+    """The database or virtual host; the one a client takes where the URL names none."""
+    match _family(url):
+        case "redis":
+            return (url.database or "").strip("/") or "0"
+        case "amqp":
+            return url.database or "/"
+        case _:
+            return url.database or ""
+
+
+def _secrets(url: str) -> Iterator[str]:
+    """What may be the password, or a part of one with an @ in it, where parsers break it in two."""
+    _, _, after_user = url.partition("://")[2].partition(":")
+    password, _, _ = after_user.rpartition("@")
+    yield password
+    if "@" in password:
+        yield from re.split("[@:/]", password)
+    for option in re.finditer(r"[?&][^=&]*password=([^&]*)", url):
+        yield option[1]
+
+
+def _forms(secret: str) -> Iterator[str]:
+    decoded = unquote(secret)
+    yield from (secret, decoded, unquote_plus(secret))
+    yield from (quote(decoded), quote(decoded, safe=""), quote_plus(decoded))
+    yield repr(decoded)[1:-1]

@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from scannerjob.ports import ConfigurationError
+from scannerjob.urls import endpoint_identity, host_of, parse_database_url, scrub
+
+CANARY = "s3cr3t"
+
+
+@pytest.mark.parametrize(
+    ("text", "driver"),
+    [
+        ("postgresql://u:p@db/app", "postgresql+psycopg"),
+        ("postgres://u:p@db/app", "postgresql+psycopg"),
+        ("postgresql+psycopg://u:p@db/app", "postgresql+psycopg"),
+        ("mysql://u:p@db/app", "mysql+pymysql"),
+        ("mysql+pymysql://u:p@db/app", "mysql+pymysql"),
+        ("mariadb://u:p@db/app", "mysql+pymysql"),
+        ("mariadb+pymysql://u:p@db/app", "mysql+pymysql"),
+        ("sqlite:///app.db", "sqlite"),
+    ],
+)
+def test_each_database_has_one_driver(text: str, driver: str) -> None:
+    assert parse_database_url(text).drivername == driver
+
+
+def test_a_secrets_trailing_newline_does_not_matter() -> None:
+    assert parse_database_url("postgresql://u:p@db/app\n").database == "app"
+
+
+def test_userinfo_is_decoded() -> None:
+    url = parse_database_url("postgresql://us%40er:p%3A%2F%25w@db:5433/app")
+    assert (url.username, url.password, url.host, url.port) == ("us@er", "p:/%w", "db", 5433)
+
+
+@pytest.mark.parametrize("option", ["sslmode=verify-full", "application_name=scanner"])
+def test_harmless_options_are_kept(option: str) -> None:
+    name, value = option.split("=")
+    assert parse_database_url(f"postgresql://db/app?{option}").query[name] == value
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        CANARY,
+        f"u:{CANARY}@db/app",
+        f"postgresql://u:p@{CANARY}:word@host/db",
+        f"postgresql://u:p@{CANARY}@host/db",
+        f"postgresql://u:p@{CANARY}/x@host/db",
+        f"postgresql://u/x:{CANARY}@host/db",
+        f"postgresql://u@domain:{CANARY}@host/db",
+        f"postgresql://u:{CANARY}@host:port/db",
+        f"postgresql://u:{CANARY}",
+        f"postgresql://u:{CANARY}@host",
+        f"postgresql://u:{CANARY}@host/",
+        f"postgresql://u:{CANARY}@host/db\nx",
+        f"postgresql+psycopg2://u:{CANARY}@host/db",
+        f"postgresql+asyncpg://u:{CANARY}@host/db",
+        f"mysql+mysqldb://u:{CANARY}@host/db",
+        f"oracle://u:{CANARY}@host/db",
+        f"sqla+postgresql://u:{CANARY}@host/db",
+        f"postgresql://u:{CANARY}@host/db?passfile=/etc/passwd",
+        f"postgresql://host/db?password={CANARY}",
+        f"mysql://u:{CANARY}@host/db?read_default_file=/etc/passwd",
+        f"mysql://u:{CANARY}@host/db?local_infile=1",
+        "sqlite://",
+        "sqlite:///:memory:",
+        "sqlite:///file:x?mode=rwc&uri=true",
+    ],
+)
+def test_what_is_refused_is_not_shown(text: str) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        parse_database_url(text)
+    assert refused.value.reason == "InvalidURL"
+    assert CANARY not in str(refused.value)
+    assert refused.value.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["sqlite:////tmp/app.db", "postgresql://db/app?sslkey=/etc/key", "mysql://db/a?ssl_ca=x"],
+)
+def test_files_are_accepted_outside_a_cluster_only(text: str) -> None:
+    parse_database_url(text)
+    with pytest.raises(ConfigurationError):
+        parse_database_url(text, allow_sqlite=False)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("postgresql://a:b@db/app", "postgres://c:d@DB:5432/app?sslmode=require"),
+        ("mysql://a@db/app", "mariadb+pymysql://b:c@db:3306/app"),
+        ("redis://db", "rediss://:pw@db:6379/0?ssl_cert_reqs=required"),
+        ("amqp://a:b@db", "pyamqp://c:d@db:5672//"),
+        ("amqps://a:b@db/v", "amqp://db:5671/v"),
+        ("sqla+postgresql://a:b@db/app", "db+postgresql+psycopg://c@db/app"),
+        ("sqlite:///app.db", f"sqlite:///{Path('app.db').absolute()}"),
+    ],
+)
+def test_the_same_endpoint_has_one_identity(one: str, other: str) -> None:
+    assert endpoint_identity(one) == endpoint_identity(other)
+    assert len(endpoint_identity(one)) == 12
+
+
+def test_different_endpoints_differ() -> None:
+    urls = [
+        "postgresql://db/app",
+        "postgresql://db/app2",
+        "postgresql://db:5433/app",
+        "postgresql://db2/app",
+        "mysql://db/app",
+        "redis://db/0",
+        "redis://db/1",
+        "amqp://db/a",
+        "amqp://db",
+        "sqlite:////a",
+        "sqlite:////b",
+    ]
+    assert len({endpoint_identity(url) for url in urls}) == len(urls)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://u:p@db.example/app?sslmode=require", "db.example:5432/app"),
+        ("mysql://u:p@db:3307/app", "db:3307/app"),
+        ("redis://:p@cache", "cache:6379/0"),
+        ("amqp://u:p@mq//", "mq:5672//"),
+        ("sqla+sqlite:////tmp/x.db", "/tmp/x.db"),
+    ],
+)
+def test_a_place_is_shown_without_credentials(url: str, shown: str) -> None:
+    assert host_of(url) == shown
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("postgresql://u:s%3Ac%40r@db/app", "raw s%3Ac%40r, decoded s:c@r"),
+        ("postgresql://u:a+b%20c@db/app", "a+b%20c a+b c a%2Bb%20c a%2Bb+c"),
+        ("postgresql://u:p@ss:word@db/app", "p@ss:word and ss:word@db"),
+        ("redis://:hunter2@db", "AUTH hunter2"),
+        ("redis://db?password=hunter2", "AUTH hunter2"),
+        ("postgresql://u:it's@db/app", "it's"),
+    ],
+)
+def test_scrub_leaves_nothing_of_a_password(url: str, said: str) -> None:
+    scrubbed = scrub(f"login of u failed: {said}", url)
+    assert "login of u failed" in scrubbed
+    for part in ("s:c@r", "s%3A", "b c", "b%20c", "ss:word", "hunter2", "it's"):
+        assert part not in scrubbed
+
+
+def test_scrub_of_a_url_without_password_changes_nothing() -> None:
+    assert scrub("an error", "sqlite:///x.db", "postgresql://db/app", "postgresql://u:@db/a") == (
+        "an error"
+    )
