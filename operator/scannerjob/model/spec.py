@@ -12,6 +12,7 @@ from datetime import timedelta
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -56,7 +57,7 @@ def parse_duration(text: object) -> timedelta:
     """
     if isinstance(text, timedelta):
         return text
-    if not isinstance(text, str) or not _DURATION.match(text):
+    if not isinstance(text, str) or not _DURATION.fullmatch(text):
         raise ValueError(
             f"must be a duration with a unit, such as 500ms, 30s or 1h30m, not {text!r}"
         )
@@ -64,7 +65,19 @@ def parse_duration(text: object) -> timedelta:
     return sum((int(number) * _UNITS[unit] for number, unit in parts), NO_TIME)
 
 
+def _at_least(least: timedelta, written: str) -> AfterValidator:
+    def check(value: timedelta) -> timedelta:
+        if value < least:
+            raise ValueError(f"must be at least {written}")
+        return value
+
+    return AfterValidator(check)
+
+
 Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
+Interval = Annotated[Duration, _at_least(MIN_INTERVAL, "500ms")]
+Timeout = Annotated[Duration, _at_least(timedelta(milliseconds=1), "1ms")]
+Lifetime = Annotated[Duration, _at_least(timedelta(seconds=1), "1s")]
 Name = Annotated[
     str,
     StringConstraints(
@@ -130,7 +143,7 @@ class CeleryTarget(_Part):
     guard: Connection | None = None
     task: ShortText
     queue: ShortText = "celery"
-    expires: Duration | None = None
+    expires: Lifetime | None = None
     priority: Annotated[int, Field(ge=0, le=255)] | None = None
     exchange: ShortText | None = None
     routing_key: ShortText | None = None
@@ -157,10 +170,10 @@ class ScannerJobSpec(_Part):
     key: (
         Annotated[tuple[ShortText, ...], Field(min_length=1, max_length=8, strict=False)] | None
     ) = None
-    interval: Duration = timedelta(seconds=30)
-    query_timeout: Duration = timedelta(seconds=10)
+    interval: Interval = timedelta(seconds=30)
+    query_timeout: Timeout = timedelta(seconds=10)
     concurrency: Annotated[int, Field(ge=0, le=MAX_CONCURRENCY)] = 10
-    deadline: Duration | None = None
+    deadline: Lifetime | None = None
     cooldown: Duration = NO_TIME
     retry: Retry = Retry()
     celery: CeleryTarget | None = None
@@ -175,18 +188,10 @@ class ScannerJobSpec(_Part):
     def _problems(self) -> Iterable[str]:
         if (self.celery is None) == (self.job is None):
             yield "exactly one of celery or job must be set"
-        if self.interval < MIN_INTERVAL:
-            yield "interval: must be at least 500ms"
-        if self.query_timeout <= NO_TIME:
-            yield "queryTimeout: must be longer than 0s"
-        if self.deadline is not None and self.deadline < timedelta(seconds=1):
-            yield "deadline: must be at least 1s"
         if self.celery is not None:
             yield from self._celery_problems(self.celery)
 
     def _celery_problems(self, celery: CeleryTarget) -> Iterable[str]:
-        if celery.expires is not None and celery.expires < timedelta(seconds=1):
-            yield "celery.expires: must be at least 1s"
         if celery.guard is None and (celery.expires is None) != (self.deadline is None):
             yield (
                 "celery.expires and deadline must be set together, or neither: one alone cannot "

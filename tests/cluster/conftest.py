@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.controlplane import ControlPlane
+
+CRDS = Path(__file__).parents[2] / "crds"
+
+
+@pytest.fixture(scope="session")
+def _scannerjobs(_control_plane: ControlPlane) -> None:
+    _control_plane.ensure_answering()
+    _control_plane.kubectl("apply", "-f", CRDS)
+    _control_plane.kubectl(
+        "wait", "--for=condition=Established", "crd/scannerjobs.scannerjob.dev", "--timeout=30s"
+    )
+
+
+@pytest.fixture
+def cluster(control_plane: ControlPlane, _scannerjobs: None) -> ControlPlane:
+    """The session's control plane, which knows ScannerJobs."""
+    return control_plane
+
+
+@pytest.fixture
+def namespace(cluster: ControlPlane) -> str:
+    """A namespace of this test's own."""
+    return cluster.create_namespace()
