@@ -61,14 +61,18 @@ def keys_to_look_up(ledger: Ledger, facts: Facts, rows: Rows, now: datetime) -> 
 def orphans_that_left(ledger: Ledger, facts: Facts, now: datetime) -> list[str]:
     """The ids of claims nobody answers for whose rows have left.
 
-    They need no launch, but a late sender may still hold them: they must be superseded first.
+    They need no launch, but a late sender may still hold them: they must be superseded first, where
+    the target still remembers what was sent.
     """
-    if facts.rows is None:
+    within = facts.traits.resend_within
+    if facts.rows is None or within is None:
         return []
     return [
         item.id
         for item in ledger.outstanding
-        if is_orphan(item, facts, now) and facts.rows.presence(item.key) is Presence.ABSENT
+        if is_orphan(item, facts, now)
+        and now - item.since < within
+        and facts.rows.presence(item.key) is Presence.ABSENT
     ]
 
 

@@ -1,0 +1,1 @@
+"""What ScannerJob costs, measured on real servers, with the naive way beside each figure."""

@@ -1,0 +1,34 @@
+"""Runs the benchmarks and prints their tables: all, or those that are named."""
+
+import argparse
+from collections.abc import Callable
+
+from rich.console import Console
+
+from benchmarks import idle, poll, publish
+from benchmarks.table import Table
+
+BENCHMARKS: dict[str, Callable[[], Table]] = {
+    "poll": poll.run,
+    "publish": publish.run,
+    "idle": idle.run,
+}
+
+
+def main() -> None:
+    """Run and print; one table after another, as each is done."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", choices=[[], *BENCHMARKS], metavar="NAME")
+    names = parser.parse_args().names or list(BENCHMARKS)
+    console = Console(soft_wrap=True)
+    failed = False
+    for name in names:
+        console.print(f"measuring {name} ...", style="dim")
+        table = BENCHMARKS[name]()
+        console.print(table.render(), highlight=False, markup=False)
+        failed = failed or not table.bars_reached
+    raise SystemExit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()
