@@ -58,7 +58,7 @@ dev: $(DEV) ## Install all extras and the development tools into .venv
 runtime: $(RUNTIME)
 
 servers: $(DEV) ## Install the servers that the tests need, where they are missing
-	@PYTHON=$(BIN)/python tests/setup/servers
+	@$(BIN)/python tests/setup/servers
 
 control-plane: $(DEV) ## Build the Kubernetes control plane of the cluster tests
 	@PYTHON=$(BIN)/python tests/setup/control-plane >/dev/null
