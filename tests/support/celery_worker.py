@@ -1,9 +1,11 @@
 """A Celery worker, started as its users start it: by Celery's own command line."""
 
 import os
+import shutil
 import signal
 import sys
 import tempfile
+import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -39,7 +41,8 @@ class CeleryWorker:
         args: Sequence[str] = ("--without-gossip", "--without-mingle"),
     ) -> None:
         self.name = name or f"worker-{uuid4().hex[:8]}"
-        log = Path(tempfile.mkdtemp(prefix="celery-")) / f"{self.name}.log"
+        folder = Path(tempfile.mkdtemp(prefix="celery-"))
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         command = [
             *(sys.executable, "-m", "celery", "-A", module.stem, "worker"),
             *("--hostname", f"{self.name}@%h", "--pool", pool),
@@ -48,8 +51,15 @@ class CeleryWorker:
             *args,
         ]
         # A worker that finds a bytecode cache of the same second and size would run an older file.
-        environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **(env or {})}
-        self.process = Process(command, log=log, env=environment, cwd=module.parent)
+        environment = {
+            **os.environ,
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "TMPDIR": str(folder),  # a pool that is killed leaves files behind
+            **(env or {}),
+        }
+        self.process = Process(
+            command, log=folder / f"{self.name}.log", env=environment, cwd=module.parent
+        )
         self._starts = 0
 
     @property
