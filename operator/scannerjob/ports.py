@@ -150,15 +150,16 @@ class Target(Protocol):
 
         Nothing may be handed to the network after `deadline` (Clock.boottime): a process that was
         frozen must not send late. Never raises for a failure outside: an Observation says ACCEPTED,
-        NOT_SENT (proven, with its reason) or, for all others, UNCERTAIN.
+        NOT_SENT (proven, with its reason), SUPERSEDED or, for all others, UNCERTAIN.
         """
         ...
 
     async def supersede(self, ids: Collection[str]) -> Mapping[str, Observation]:
         """Make sure that a late send of these ids does nothing.
 
-        ACCEPTED: it had been sent before. NOT_SENT: it never was and never will be. Nothing for
-        those of which neither can be had. Raises TargetError.
+        ACCEPTED: it had been sent before. SUPERSEDED: it never was and never will be. Nothing for
+        those of which neither can be had. Believed only within `traits.resend_within` of the first
+        claim. Raises TargetError.
         """
         ...
 

@@ -119,6 +119,7 @@ class Scanner:
         self._unbooked = False
         self._next_look = 0.0
         self._more_rows = False
+        self._blind = False
         self._database = Contact()
         self._target = Contact()
         self._database_rest = Backoff()
@@ -161,25 +162,25 @@ class Scanner:
             return await self._say_unusable(snapshot, error, now)
         # 2. observe: strictly before the query, so that a task which committed and then reported
         # its end is no longer among the rows.
-        facts = await self._observe(connections, ledger, snapshot, stopping)
+        facts = await self._observe(connections, ledger, snapshot, stopping, now)
         # 3. query
         facts = await self._query(connections, spec, ledger, facts, now)
-        self._plan_next_look(spec)
-        # 4. decide
-        decision = decide(spec, ledger, facts, now, self._new_id)
+        # 4. decide. Reading may have taken long, or this process was frozen meanwhile: a claim's
+        # time is that of the decision, and from here on whoever freezes sends nothing.
+        deadline = self._clock.boottime() + SEND_WITHIN.total_seconds()
+        decision = decide(spec, ledger, facts, self._clock.now(), self._new_id)
         if facts.rows is not None and not decision.holds:
             self._more_rows = decision.more_rows
         # 5. claim. A crash before the write: nothing happened. After it, and before the launch: the
         # claims stand in the ledger with nobody to answer for them, and are sent again or held.
         status = self._status(snapshot, decision, facts, connections, now)
-        deadline = self._clock.boottime() + SEND_WITHIN.total_seconds()
         written = await self._claim(snapshot, status, decision)
         # 6. launch. A crash while it runs: as above; the same id again cannot become a second
         # execution where the target's traits say so, and elsewhere is held.
         await self._launch(connections, decision.sends, deadline)
         # 7. report: what became of the sends rides on the next cycle's write. A crash before it: as
         # above.
-        return self._next(decision, written)
+        return self._next(decision, facts, written)
 
     # 1. read
 
@@ -224,13 +225,19 @@ class Scanner:
     # 2. observe
 
     async def _observe(
-        self, connections: Connections, ledger: Ledger, snapshot: Snapshot, stopping: bool
+        self,
+        connections: Connections,
+        ledger: Ledger,
+        snapshot: Snapshot,
+        stopping: bool,
+        now: datetime,
     ) -> Facts:
         target = connections.target
         facts = Facts(
             traits=target.traits,
             query_hash=connections.source.query_hash,
             endpoints=target.endpoints,
+            read_at=now,
             observations=None,
             rows=None,
             reports=dict(self._reports),
@@ -243,13 +250,22 @@ class Scanner:
             observations = await target.observe([item.id for item in ledger.outstanding])
         except TargetError as error:
             self._target_failed(error.reason, str(error))
+            self._blind = True
             return replace(facts, hold=Hold(error.reason, str(error)))
+        self._target_answered()
         return replace(facts, observations=observations, traits=target.traits)
 
     def _target_hold(self) -> Hold | None:
         if self._target.trouble is None or not self._target_rest.rest(self._clock.boottime()):
             return None
         return Hold(self._target.trouble.reason, self._target.trouble.message)
+
+    def _target_answered(self) -> None:
+        """That launches can be observed mends what their observation broke, and no more."""
+        if self._blind:
+            self._blind = False
+            self._target = Contact(tried=True)
+            self._target_rest.worked()
 
     def _target_failed(self, reason: str, message: str) -> None:
         self._connector.forget(self.ref)
@@ -267,7 +283,10 @@ class Scanner:
         facts: Facts,
         now: datetime,
     ) -> Facts:
-        if facts.observations is None or not worth_a_look(spec, ledger, facts, now):
+        if facts.observations is None:
+            return facts
+        if not worth_a_look(spec, ledger, facts, now):
+            self._plan_next_look(spec)
             return facts
         if not self._look_is_due(spec, ledger, facts, now):
             return facts
@@ -279,6 +298,7 @@ class Scanner:
         self._database = Contact(tried=True)
         self._database_rest.worked()
         self._next_look = self._clock.boottime()
+        self._plan_next_look(spec)
         facts = replace(facts, rows=rows)
         return await self._supersede(connections, ledger, facts, now)
 
@@ -292,7 +312,10 @@ class Scanner:
         return boottime >= self._next_look or refill or urgent(ledger, facts, now)
 
     def _plan_next_look(self, spec: ScannerJobSpec) -> None:
-        """One interval after the last look, or after the last time that none was worth it."""
+        """One interval after the last look, or after the last time that none was worth it.
+
+        A look that failed, or could not be made, stays due.
+        """
         boottime = self._clock.boottime()
         if boottime >= self._next_look:
             self._next_look = boottime + spec.interval.total_seconds()
@@ -431,15 +454,18 @@ class Scanner:
 
     # 7. report
 
-    def _next(self, decision: Decision, status: Mapping[str, Any]) -> float:
+    def _next(self, decision: Decision, facts: Facts, status: Mapping[str, Any]) -> float:
         """Seconds until the next cycle: at once where there is something to report."""
         spacing = len(json.dumps(status)) / STATUS_BYTES_PER_SECOND
         if self._unbooked:
             return spacing
         boottime = self._clock.boottime()
-        waits = [self._next_look - boottime]
-        waits += filter(None, (r.rest(boottime) for r in (self._database_rest, self._target_rest)))
-        if coming := next_time(decision.ledger, self._clock.now()):
+        target_rest = self._target_rest.rest(boottime)
+        if facts.observations is None:
+            return max(target_rest, spacing)
+        waits = [max(self._next_look - boottime, self._database_rest.rest(boottime))]
+        waits += [target_rest] if target_rest else []
+        if coming := next_time(decision.ledger, facts.read_at):
             waits.append(coming.total_seconds())
         return max(min(waits), spacing, MIN_LOOK_DISTANCE.total_seconds())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -9,7 +10,7 @@ from zlib import crc32
 
 from scannerjob.model.facts import Send, TargetTraits
 from scannerjob.model.ledger import Item, Ledger, Phase
-from scannerjob.model.limits import ITEM_BYTES, MAX_LEDGER_BYTES, MAX_REMEMBERED
+from scannerjob.model.limits import ITEM_BYTES, MAX_LEDGER_BYTES, MAX_REASON, MAX_REMEMBERED
 from scannerjob.model.row import Row
 from scannerjob.model.spec import ScannerJobSpec
 
@@ -61,15 +62,28 @@ class Book:
         """Record a launch of this row before it happens."""
         lifetime = self.lifetime()
         until = whole(self.now + lifetime) if lifetime else None
-        return self._send(Item(row.key, launch_id, Phase.CLAIMED, attempt, 1, self.now, until), row)
+        item = Item(row.key, launch_id, Phase.CLAIMED, attempt, 1, self.now, until=until)
+        return self._send(item, row)
 
     def claim_again(self, item: Item, row: Row) -> Send:
         """Record that the same launch is sent once more: the same id, and a count of its own."""
-        return self._send(replace(item, sends=item.sends + 1, since=self.now, reason=None), row)
+        again = replace(
+            item, sends=item.sends + 1, since=self.now, claimed=item.first_claimed, reason=None
+        )
+        return self._send(again, row)
 
     def _send(self, item: Item, row: Row) -> Send:
         self._put(item)
         return Send(item, row, self._expires_at(item), self.spec.deadline)
+
+    def is_remembered(self, item: Item) -> bool:
+        """Whether the target still knows for certain if this launch was ever sent."""
+        within = self._traits.resend_within
+        return within is not None and self.now - item.first_claimed < within
+
+    def may_send_again(self, item: Item) -> bool:
+        """Whether one more send can neither become a second execution nor outlive `until`."""
+        return self.is_remembered(item) and (item.until is None or self.lifetime() is not None)
 
     def lifetime(self) -> timedelta | None:
         """How long after its claim a launch can be alive at most, differing clocks included."""
@@ -84,7 +98,7 @@ class Book:
             return None
         lifetime = self.lifetime()
         if lifetime is None or item.until is None:
-            return item.since + expires
+            return item.first_claimed + expires
         return item.until - (lifetime - expires)
 
     # What became of a launch.
@@ -97,7 +111,7 @@ class Book:
 
     def doubt(self, item: Item, reason: str | None) -> None:
         """It may have been sent or not."""
-        self._put(replace(item, reason=reason))
+        self._put(replace(item, reason=_brief(reason)))
 
     def release(self, item: Item, reason: str | None) -> None:
         """Nothing was sent: the row stands where it stood before the claim, no attempt is lost."""
@@ -111,7 +125,8 @@ class Book:
         self._ended(item)
         self._count(succeeded=1)
         self.ledger = replace(self.ledger, last_settled=self.now)
-        return self._rest(item, Phase.COOLING, self.now + self.spec.cooldown, None)
+        until = self.now + self.spec.cooldown if self.spec.cooldown else None
+        return self._rest(item, Phase.COOLING, until, None)
 
     def fail(self, item: Item, reason: str) -> None:
         """A worker ran it and it failed: an attempt is spent."""
@@ -152,7 +167,13 @@ class Book:
 
     def _rest(self, item: Item, phase: Phase, until: datetime | None, reason: str | None) -> Item:
         resting = replace(
-            item, phase=phase, since=self.now, until=whole(until), reason=reason, query_hash=None
+            item,
+            phase=phase,
+            since=self.now,
+            claimed=None,
+            until=whole(until),
+            reason=_brief(reason),
+            query_hash=None,
         )
         return self._put(resting)
 
@@ -196,7 +217,11 @@ def _clock_margin(lifetime: timedelta) -> timedelta:
 
 
 def _size(key: str) -> int:
-    return len(key.encode()) + ITEM_BYTES
+    return len(json.dumps(key)) + ITEM_BYTES
+
+
+def _brief(reason: str | None) -> str | None:
+    return reason[:MAX_REASON] if reason else None
 
 
 def _fraction(launch_id: str) -> float:

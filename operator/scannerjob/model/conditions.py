@@ -140,6 +140,6 @@ def stamped(
             "reason": condition.reason,
             "message": condition.message[:MAX_MESSAGE],
             "observedGeneration": generation,
-            "lastTransitionTime": old["lastTransitionTime"] if same else format_time(now),
+            "lastTransitionTime": (same and old.get("lastTransitionTime")) or format_time(now),
         }
     return [before[kind] for kind in sorted(before)]

@@ -31,8 +31,10 @@ def decide(
 ) -> Decision:
     """What follows from `facts`: the next ledger and the sends that its write allows.
 
-    `now` is UTC; `new_id` gives a fresh random launch id. Launches are added only while fewer than
-    `spec.concurrency` items are outstanding; what is outstanding beyond a lowered cap stays.
+    `now` (UTC) is when the claims are made, after `facts` were read; what was read is judged by the
+    time at which reading began. `new_id` gives a fresh random launch id. Launches are added only
+    while fewer than `spec.concurrency` items are outstanding; what is outstanding beyond a lowered
+    cap stays.
     """
     book = Book(spec, _rebase(ledger, facts), facts.traits, now.replace(microsecond=0))
     _take_requests(book, facts)
@@ -108,11 +110,9 @@ def _resend(book: Book, facts: Facts) -> Iterator[Send]:
 
     Only where a second send cannot become a second execution, and only with the row itself at hand.
     """
-    within = facts.traits.resend_within
     for item in book:
         row = _row_of(item, facts)
-        orphan = item.outstanding and is_orphan(item, facts, book.now)
-        if orphan and row and within is not None and book.now - item.since < within:
+        if row and is_orphan(item, facts, book.now) and book.may_send_again(item):
             yield book.claim_again(item, row)
 
 

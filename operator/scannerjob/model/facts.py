@@ -17,7 +17,8 @@ class Fact(StrEnum):
     """What is known of one launch."""
 
     ACCEPTED = "accepted"  # the broker or the API server has it
-    NOT_SENT = "not sent"  # proven: nothing was sent and nothing will be
+    NOT_SENT = "not sent"  # proven: this send put nothing, and will not
+    SUPERSEDED = "superseded"  # proven: no send of this launch put anything, and none will
     UNCERTAIN = "uncertain"  # sending ended without an answer
     STARTED = "started"  # a worker runs it or ran it; how it ended is not known
     NOT_STARTED = "not started"  # nothing ran it so far (a revoked task); proves no more than that
@@ -68,14 +69,16 @@ class TargetTraits:
 class Facts:
     """All that a cycle read. What could not be read is None, and None launches and frees nothing.
 
-    `observations` (by launch id) were made strictly before `rows` were read. `reports` tell of this
-    process's own sends. `query_hash` and `endpoints` say where was looked. `hold` is a reason found
+    `observations` (by launch id) were made strictly before `rows` were read, and reading began at
+    `read_at`: what ended after that may not show in them. `reports` tell of this process's own
+    sends. `query_hash` and `endpoints` say where was looked. `hold` is a reason found
     outside to launch nothing. `requests` are nonces that a person left, by what is asked for.
     """
 
     traits: TargetTraits
     query_hash: str
     endpoints: Mapping[str, str]
+    read_at: datetime
     observations: Mapping[str, Observation] | None
     rows: Rows | None
     reports: Mapping[str, Report] = field(default_factory=lambda: MappingProxyType({}))

@@ -41,10 +41,10 @@ class Item:
 
     `id` names the launch (a Celery task id, part of a Job's name) and is new for every attempt;
     `sends` counts how often that launch was claimed for sending. `since` is the time of the last
-    claim while the item holds a slot, else of its last change of phase. `until` is when a launch
-    can no longer be alive (outstanding), when a rest ends (Waiting, Cooling), or absent.
-    `query_hash` is set only where the row was claimed under another query than the ledger's present
-    one.
+    claim while the item holds a slot, else of its last change of phase; `claimed` that of the first
+    claim, set only where there were more. `until` is when a launch can no longer be alive
+    (outstanding), when a rest ends (Waiting, Cooling), or absent. `query_hash` is set only where
+    the row was claimed under another query than the ledger's present one.
     """
 
     key: str
@@ -53,6 +53,7 @@ class Item:
     attempt: int
     sends: int
     since: datetime
+    claimed: datetime | None = None
     until: datetime | None = None
     reason: str | None = None
     query_hash: str | None = None
@@ -61,6 +62,11 @@ class Item:
     def outstanding(self) -> bool:
         """Whether this item holds a slot."""
         return self.phase in OUTSTANDING
+
+    @property
+    def first_claimed(self) -> datetime:
+        """When this launch was first claimed; it may have been sent ever since."""
+        return self.claimed or self.since
 
 
 @dataclass(frozen=True)
@@ -143,7 +149,7 @@ def ledger_from_status(status: Mapping[str, Any]) -> Ledger | None:
         )
     try:
         return Ledger(
-            items=tuple(_item_from_status(item) for item in status.get("items", ())),
+            items=_items_from_status(status.get("items", ())),
             launched=int(status.get("launched", 0)),
             succeeded=int(status.get("succeeded", 0)),
             failed=int(status.get("failed", 0)),
@@ -170,11 +176,19 @@ def _item_to_status(item: Item) -> dict[str, Any]:
         "attempt": item.attempt,
         "sends": item.sends,
         "since": format_time(item.since),
+        "claimed": format_time(item.claimed),
         "until": format_time(item.until),
         "reason": item.reason,
         "queryHash": item.query_hash,
     }
     return {name: value for name, value in entry.items() if value is not None}
+
+
+def _items_from_status(entries: Iterable[Mapping[str, Any]]) -> tuple[Item, ...]:
+    items = tuple(_item_from_status(entry) for entry in entries)
+    if len({item.key for item in items}) < len(items):
+        raise ValueError("a key that stands there twice")
+    return items
 
 
 def _item_from_status(entry: Mapping[str, Any]) -> Item:
@@ -188,6 +202,7 @@ def _item_from_status(entry: Mapping[str, Any]) -> Item:
         attempt=int(entry["attempt"]),
         sends=int(entry["sends"]),
         since=since,
+        claimed=parse_time(entry.get("claimed")),
         until=parse_time(entry.get("until")),
         reason=entry.get("reason"),
         query_hash=entry.get("queryHash"),
@@ -200,8 +215,13 @@ def format_time(moment: datetime | None) -> str | None:
 
 
 def parse_time(text: str | None) -> datetime | None:
-    """The reverse of `format_time`."""
-    return datetime.fromisoformat(text.replace("Z", "+00:00")) if text else None
+    """The reverse of `format_time`. Raises ValueError or TypeError for what it never wrote."""
+    if text is None:
+        return None
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError(f"a time without a zone: {text}")
+    return moment
 
 
 def in_phase(items: Iterable[Item], phase: Phase) -> list[Item]:

@@ -28,5 +28,6 @@ MAX_REMEMBERED = 1000
 # An object of over 1.5 MiB is refused by etcd; half of that leaves room for the spec and
 # managedFields.
 MAX_LEDGER_BYTES = 480 * 1024
-# What an item takes in JSON beside its key, at most.
-ITEM_BYTES = 330
+# What an item takes in JSON beside its key, at most; MAX_REASON of it for why it is there.
+ITEM_BYTES = 420
+MAX_REASON = 100

@@ -71,7 +71,7 @@ def orphans_that_left(ledger: Ledger, facts: Facts, now: datetime) -> list[str]:
         item.id
         for item in ledger.outstanding
         if is_orphan(item, facts, now)
-        and now - item.since < within
+        and now - item.first_claimed < within
         and facts.rows.presence(item.key) is Presence.ABSENT
     ]
 
@@ -105,7 +105,9 @@ def is_orphan(item: Item, facts: Facts, now: datetime) -> bool:
 
 
 def _is_due(item: Item, now: datetime) -> bool:
-    return item.until is not None and item.until <= now
+    if item.until is None:
+        return item.phase is Phase.COOLING
+    return item.until <= now
 
 
 def _ended(item: Item, facts: Facts) -> bool:

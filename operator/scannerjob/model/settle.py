@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from datetime import datetime
 
 from scannerjob.model.book import Book
 from scannerjob.model.facts import Fact, Facts, Observation, Report
@@ -21,20 +21,30 @@ def settle(book: Book, facts: Facts) -> None:
         if item.phase is Phase.CLAIMED:
             _take_report(book, item, facts.reports.get(item.id), observations.get(item.id))
     if facts.observations is not None:
-        told = told_by_target(book.ledger, facts)
-        for item in book:
-            if item.outstanding:
-                _settle(book, item, facts.observations, facts.rows, told)
+        _settle_outstanding(book, facts)
     if facts.rows is not None:
         for item in book:
             if not item.outstanding:
-                _tidy(book, item, facts.rows)
+                _tidy(book, item, facts.rows, facts.read_at)
+
+
+def _settle_outstanding(book: Book, facts: Facts) -> None:
+    told = told_by_target(book.ledger, facts)
+    for item in book:
+        if item.outstanding:
+            _settle(book, item, facts, told)
+    # Last: whether the others worked meanwhile must not depend on the order of the items.
+    for item in book:
+        if item.outstanding and facts.rows is not None and _lapsed(item, facts):
+            _lapse(book, item, _seen(item, facts))
 
 
 def _take_report(book: Book, item: Item, report: Report | None, seen: Observation | None) -> None:
     """Whether a claim was sent: what the target says first, then what our own sending told."""
-    if seen is not None and seen.fact is Fact.NOT_SENT:
-        book.release(item, seen.reason)
+    superseded = report is not None and report.observation.fact is Fact.SUPERSEDED
+    superseded |= seen is not None and seen.fact is Fact.SUPERSEDED
+    if superseded and book.is_remembered(item):
+        book.release(item, Fact.SUPERSEDED.value)
     elif _was_sent(report, seen):
         book.accept(item)
     elif report is not None and report.sends == item.sends:
@@ -50,33 +60,32 @@ def _was_sent(report: Report | None, seen: Observation | None) -> bool:
     return accepted or (seen is not None and seen.fact in _SENT)
 
 
-def _settle(
-    book: Book,
-    item: Item,
-    observations: Mapping[str, Observation],
-    rows: Rows | None,
-    told: bool,
-) -> None:
-    seen = observations.get(item.id)
+def _settle(book: Book, item: Item, facts: Facts, told: bool) -> None:
+    seen = _seen(item, facts)
     if seen is not None and seen.fact is Fact.SUCCEEDED:
         book.succeed(item)
-    elif rows is not None:
+    elif facts.rows is not None:
         # Whether it failed or was lost, or did its work all the same, only its row can say.
-        _settle_by_row(book, item, seen, _presence(item, rows), told)
+        _settle_by_row(book, item, facts, _presence(item, facts.rows), told)
 
 
-def _settle_by_row(
-    book: Book, item: Item, seen: Observation | None, presence: Presence, told: bool
-) -> None:
+def _settle_by_row(book: Book, item: Item, facts: Facts, presence: Presence, told: bool) -> None:
+    seen = _seen(item, facts)
     failed = seen is not None and seen.fact is Fact.FAILED
-    lapsed = item.until is not None and item.until <= book.now
     left = presence is Presence.ABSENT
-    if left and (failed or lapsed or _leaving_settles(book, item, told)):
+    if left and (failed or _lapsed(item, facts) or _leaving_settles(item, facts, told)):
         book.succeed(item)
     elif failed and seen is not None:
         book.fail(item, seen.reason or "Failed")
-    elif lapsed:
-        _lapse(book, item, seen)
+
+
+def _seen(item: Item, facts: Facts) -> Observation | None:
+    return (facts.observations or {}).get(item.id)
+
+
+def _lapsed(item: Item, facts: Facts) -> bool:
+    """Whether its life was over before it was looked for: else its end may not show yet."""
+    return item.until is not None and item.until <= facts.read_at
 
 
 def _presence(item: Item, rows: Rows) -> Presence:
@@ -86,9 +95,9 @@ def _presence(item: Item, rows: Rows) -> Presence:
     return Presence.UNKNOWN if foreign and presence is Presence.ABSENT else presence
 
 
-def _leaving_settles(book: Book, item: Item, told: bool) -> bool:
+def _leaving_settles(item: Item, facts: Facts, told: bool) -> bool:
     # A claim whose row has left is not dropped while a late sender may still hold it.
-    late_send_possible = item.phase is Phase.CLAIMED and book.now < item.since + LATEST_SEND
+    late_send_possible = item.phase is Phase.CLAIMED and facts.read_at < item.since + LATEST_SEND
     return not told and not late_send_possible
 
 
@@ -104,13 +113,13 @@ def _lapse(book: Book, item: Item, seen: Observation | None) -> None:
         book.lose_unstarted(item)
 
 
-def _tidy(book: Book, item: Item, rows: Rows) -> None:
+def _tidy(book: Book, item: Item, rows: Rows, read_at: datetime) -> None:
     """Forget what left; try again what finished and still matches."""
     presence = rows.presence(item.key)
     if item.phase is not Phase.COOLING:
         if presence is Presence.ABSENT:
             book.forget(item)
-    elif item.until is not None and item.until <= book.now:
+    elif item.until is None or item.until <= read_at:
         if presence is Presence.PRESENT:
             book.spend_attempt(item, "StillMatches")
         elif presence is Presence.ABSENT or not rows.absence_knowable:
