@@ -10,16 +10,17 @@ CRDS = Path(__file__).parents[2] / "crds"
 
 
 @pytest.fixture(scope="session")
-def _scannerjobs(_control_plane: ControlPlane) -> None:
+def _scannerjobs(_control_plane: ControlPlane) -> ControlPlane:
     _control_plane.ensure_answering()
     _control_plane.kubectl("apply", "-f", CRDS)
     _control_plane.kubectl(
         "wait", "--for=condition=Established", "crd/scannerjobs.scannerjob.dev", "--timeout=30s"
     )
+    return _control_plane
 
 
 @pytest.fixture
-def cluster(control_plane: ControlPlane, _scannerjobs: None) -> ControlPlane:
+def cluster(control_plane: ControlPlane, _scannerjobs: ControlPlane) -> ControlPlane:
     """The session's control plane, which knows ScannerJobs."""
     return control_plane
 

@@ -23,7 +23,7 @@ class World(ABC):
     """The place the ledgers are kept in, as its owner sees it."""
 
     @abstractmethod
-    def store(self, timeout: float = 10) -> LedgerStore:
+    async def store(self, deadline: float = 10) -> LedgerStore:
         """A store of its own, as another process would have it."""
 
     @abstractmethod
@@ -122,12 +122,12 @@ class LedgerStoreSuite:
 
     async def applied(self, world: World) -> tuple[LedgerStore, Snapshot]:
         await world.apply(document())
-        store = world.store()
+        store = await world.store()
         return store, await read(store, self.REF)
 
     @scenario
     async def test_what_is_not_there_reads_as_none(self, world: World) -> None:
-        assert await world.store().read(Ref("default", "nobody")) is None
+        assert await (await world.store()).read(Ref("default", "nobody")) is None
 
     @scenario
     async def test_a_new_object_has_its_spec_and_no_ledger(self, world: World) -> None:
@@ -143,7 +143,7 @@ class LedgerStoreSuite:
         written = await store.write(snapshot, status(launched=7, items=2))
         assert written.status == status(launched=7, items=2)
         assert await read(store, self.REF) == written
-        assert await read(world.store(), self.REF) == written
+        assert await read(await world.store(), self.REF) == written
 
     @scenario
     async def test_a_write_replaces_the_whole_status(self, world: World) -> None:
@@ -163,7 +163,7 @@ class LedgerStoreSuite:
     @scenario
     async def test_a_stale_write_loses(self, world: World) -> None:
         store, snapshot = await self.applied(world)
-        await world.store().write(snapshot, status(launched=1))
+        await (await world.store()).write(snapshot, status(launched=1))
         with pytest.raises(ConflictError):
             await store.write(snapshot, status(launched=2))
         assert (await read(store, self.REF)).status == status(launched=1)
@@ -194,7 +194,7 @@ class LedgerStoreSuite:
     @scenario
     async def test_one_of_many_concurrent_writers_wins(self, world: World) -> None:
         store, snapshot = await self.applied(world)
-        stores = [store, world.store()]
+        stores = [store, await world.store()]
         for round_ in range(5):
             attempts = (
                 outcome(stores[n % 2].write(snapshot, status(launched=100 * round_ + n)))
@@ -218,7 +218,7 @@ class LedgerStoreSuite:
             await store.write(snapshot, status(launched=1))
         with pytest.raises(ConflictError):
             await store.mark(snapshot)
-        successor = await read(world.store(), self.REF)
+        successor = await read(await world.store(), self.REF)
         assert successor.uid != snapshot.uid
         assert "ledgerVersion" not in successor.status
         assert not successor.marked
@@ -283,7 +283,7 @@ class UnansweredSuite:
         self, world: PausableWorld
     ) -> None:
         await world.apply(document())
-        store = world.store(self.DEADLINE)
+        store = await world.store(self.DEADLINE)
         before = await read(store, self.REF)
         with world.paused():
             started = time.monotonic()
@@ -294,7 +294,7 @@ class UnansweredSuite:
         assert now.status in (before.status, status(launched=1))
         # The late write may still land between a read and a write; it never lands after one.
         won = await self._write_until_won(store, status(launched=2))
-        assert (await read(world.store(), self.REF)) == won
+        assert (await read(await world.store(), self.REF)) == won
 
     async def _when_it_answers_again(self, store: LedgerStore) -> Snapshot:
         for _ in range(20):
@@ -317,7 +317,7 @@ class UnansweredReadSuite(UnansweredSuite):
     @scenario
     async def test_an_unanswered_read_is_unknown(self, world: PausableWorld) -> None:
         await world.apply(document())
-        store = world.store(self.DEADLINE)
+        store = await world.store(self.DEADLINE)
         before = await read(store, self.REF)
         with world.paused():
             started = time.monotonic()

@@ -35,7 +35,7 @@ class MemoryWorld(World):
     def __init__(self) -> None:
         self._store = MemoryStore()
 
-    def store(self, timeout: float = 10) -> MemoryStore:
+    async def store(self, deadline: float = 10) -> MemoryStore:
         return self._store
 
     async def apply(self, document: Mapping[str, Any]) -> None:
@@ -59,15 +59,15 @@ class SqlWorld(PausableWorld):
         self.url = url
         self._stores: list[SqlStore] = []
 
-    def store(self, timeout: float = 10) -> SqlStore:
-        self._stores.append(SqlStore(self.url, timeout))
+    async def store(self, deadline: float = 10) -> SqlStore:
+        self._stores.append(SqlStore(self.url, deadline))
         return self._stores[-1]
 
     async def apply(self, document: Mapping[str, Any]) -> None:
-        await self.store().apply(document)
+        await (await self.store()).apply(document)
 
     async def request(self, ref: Ref, name: str, nonce: str) -> None:
-        await self.store().request(ref, name, nonce)
+        await (await self.store()).request(ref, name, nonce)
 
     async def delete(self, ref: Ref) -> None:
         await self.wipe(ref)
@@ -146,13 +146,13 @@ class SqlStoreSuite(LedgerStoreSuite):
         for process in processes:
             await asyncio.to_thread(process.join)
         assert [process.exitcode for process in processes] == [0, 0]
-        assert (await read(world.store(), self.REF)).status == status(2 * INCREMENTS)
+        assert (await read(await world.store(), self.REF)).status == status(2 * INCREMENTS)
 
     @scenario
     async def test_a_spec_that_differs_only_in_case_is_another(self, world: SqlWorld) -> None:
         await world.apply(document(query="SELECT 'a'"))
         await world.apply(document(query="SELECT 'A'"))
-        changed = await read(world.store(), self.REF)
+        changed = await read(await world.store(), self.REF)
         assert changed.spec["query"] == "SELECT 'A'"
         assert changed.generation == 2
 
@@ -160,7 +160,7 @@ class SqlStoreSuite(LedgerStoreSuite):
     async def test_a_row_deleted_under_a_process_is_begun_anew_and_known_as_lost(
         self, world: SqlWorld
     ) -> None:
-        store = world.store()
+        store = await world.store()
         await store.apply(document())
         first = await read(store, self.REF)
         marked = await store.mark(await store.write(first, status(launched=1)))
@@ -248,9 +248,9 @@ def test_the_filesystem_of_a_file_is_that_of_the_longest_mount(
     ("url", "message"),
     [
         ("hunter2", "cannot be read"),
-        ("sqlite://", "in memory"),
-        ("oracle://scott:hunter2@db/x", "begins with oracle"),
-        ("postgresql+asyncpg://scott:hunter2@db/x", "begins with postgresql.asyncpg"),
+        ("sqlite://", "names no database"),
+        ("oracle://scott:hunter2@db/x", "must begin with"),
+        ("postgresql+asyncpg://scott:hunter2@db/x", "must begin with"),
         ("sqlite:////nowhere/state.db", "directory does not exist"),
     ],
 )

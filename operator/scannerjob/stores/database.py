@@ -9,20 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from scannerjob.ports import ConfigurationError
+from scannerjob.urls import host_of, parse_database_url, scrub
 
 POOL_SIZE = 8
 
-_DRIVERS = {
-    "sqlite": "sqlite",
-    "postgres": "postgresql+psycopg",
-    "postgresql": "postgresql+psycopg",
-    "mysql": "mysql+pymysql",
-    "mariadb": "mariadb+pymysql",
-}
 # SQLite's locks and the memory its processes share do not reach other hosts.
 _NETWORK_FILESYSTEMS = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ceph", "lustre", "beegfs", "gpfs", "glusterfs"}
@@ -31,25 +25,22 @@ _NETWORK_FILESYSTEMS = frozenset(
 
 
 class Database:
-    """Connections to the database of a URL; `str()` of it shows no user and no password."""
+    """Connections to the database of a URL; `str()` of it says where that is, and no more."""
 
     def __init__(self, url: str, timeout: float, prepare: Callable[[Engine], None]) -> None:
         """Raises ConfigurationError where the URL cannot be used. Connects to nothing yet.
 
         `prepare` is called before the first use and must be harmless if called again.
         """
-        self._url = _parse(url)
+        self._text = url
+        self._url = parse_database_url(url)
         self._file = _File(Path(str(self._url.database))) if _is_sqlite(self._url) else None
         self._engine = _engine(self._url, timeout)
         self._prepare = prepare
         self._prepared = False
 
     def __str__(self) -> str:
-        url = self._url
-        shown = URL.create(
-            url.get_backend_name(), host=url.host, port=url.port, database=url.database
-        )
-        return str(shown)
+        return host_of(self._text)
 
     @contextmanager
     def connect(self) -> Iterator[Connection]:
@@ -68,10 +59,9 @@ class Database:
     def describe(self, error: SQLAlchemyError) -> str:
         """The first line of what the driver says, without the URL's user and password."""
         cause = error.orig if isinstance(error, DBAPIError) else error
-        line = (str(cause).strip() or type(cause).__name__).splitlines()[0]
-        for secret in filter(None, (self._url.username, self._url.password)):
-            line = re.sub(rf"(?<!\w){re.escape(str(secret))}(?!\w)", "***", line)
-        return line
+        line = scrub((str(cause).strip() or type(cause).__name__).splitlines()[0], self._text)
+        user = self._url.username
+        return re.sub(rf"\b{re.escape(user)}\b", "***", line) if user else line
 
     def close(self) -> None:
         """Close the connections in the pool."""
@@ -142,25 +132,6 @@ def _unescape(place: str) -> str:
 
 def _is_sqlite(url: URL) -> bool:
     return url.get_backend_name() == "sqlite"
-
-
-def _parse(url: str) -> URL:
-    """The URL with the driver that is installed; no part of it is shown if it is refused."""
-    try:
-        parsed = make_url(url)
-    except (ArgumentError, ValueError):
-        raise _invalid("cannot be read: expected DIALECT://USER:PASSWORD@HOST/DATABASE") from None
-    driver = _DRIVERS.get(parsed.get_backend_name())
-    if driver is None or parsed.drivername not in {parsed.get_backend_name(), driver}:
-        known = ", ".join(_DRIVERS)
-        raise _invalid(f"begins with {parsed.drivername}: expected one of {known}")
-    if _is_sqlite(parsed) and parsed.database in (None, "", ":memory:"):
-        raise _invalid("would keep it in memory: expected sqlite:///PATH")
-    return parsed.set(drivername=driver)
-
-
-def _invalid(what: str) -> ConfigurationError:
-    return ConfigurationError("InvalidURL", f"the ledger's URL {what}")
 
 
 def _engine(url: URL, timeout: float) -> Engine:

@@ -88,6 +88,9 @@ class SqlStore:
         self._timeout = timeout
         self._applied: dict[Ref, str] = {}
 
+    def __str__(self) -> str:
+        return str(self._database)
+
     async def apply(self, document: Mapping[str, Any]) -> Ref:
         """Create the ScannerJob of this document, or give it this spec and a new generation.
 

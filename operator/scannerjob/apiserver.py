@@ -1,0 +1,111 @@
+"""The Kubernetes API server: how it is reached, and what its answers mean."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import aiohttp
+from kubernetes.aio.client import ApiClient, ApiException, Configuration
+from kubernetes.aio.client.rest import RESTClientObject
+from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
+
+from scannerjob.ports import ConfigurationError, PortError, UnknownOutcomeError
+
+# How long one call may take. The API server ends its own at 60 s; a cycle should not wait for that.
+TIMEOUT = 10.0
+
+# Answers that prove nothing was done. All others of 429 and above leave it open.
+_REFUSALS = {
+    400: "BadRequest",
+    401: "Unauthorized",
+    403: "Forbidden",
+    404: "NotFound",
+    409: "Conflict",
+    413: "TooLarge",
+    422: "Invalid",
+}
+
+
+async def connect() -> ApiClient:
+    """A client for the cluster this runs in or, outside of one, for the kubeconfig's context.
+
+    Must be called in the event loop, and closed. Raises ConfigurationError if there is neither.
+    """
+    configuration = Configuration()
+    try:
+        load_incluster_config(configuration)  # type: ignore[no-untyped-call]
+    except ConfigException:
+        await _load_kube_config(configuration)
+    api = ApiClient(configuration)
+    api.rest_client = _Once(configuration)
+    api.user_agent = "scannerjob"
+    return api
+
+
+async def _load_kube_config(configuration: Configuration) -> None:
+    try:
+        await load_kube_config(  # type: ignore[no-untyped-call]
+            os.environ.get("KUBECONFIG"), client_configuration=configuration
+        )
+    except ConfigException as error:
+        raise ConfigurationError(
+            "NoCluster", f"not in a cluster, and no usable kubeconfig: {error}; set KUBECONFIG"
+        ) from None
+
+
+class _Once(RESTClientObject):
+    """Sends every request once.
+
+    aiohttp repeats a PUT by itself where a connection that it used before breaks. If the first had
+    arrived, the second gets 409, and a write that was won would look like one that was lost.
+    """
+
+    def _create_pool_manager(self) -> aiohttp.ClientSession:
+        session = super()._create_pool_manager()
+        session._retry_connection = False
+        return session
+
+
+class RefusedError(PortError):
+    """The API server said no, and did nothing. `status` is the HTTP status."""
+
+    def __init__(self, status: int, reason: str, message: str) -> None:
+        self.status = status
+        super().__init__(reason, message)
+
+
+@contextmanager
+def asking(what: str) -> Iterator[None]:
+    """Around one call; `what` is what it does, for messages: "read Secret docs/app-db".
+
+    Raises RefusedError where the API server proved that nothing was done, and UnknownOutcomeError
+    where it failed, was not reached or did not answer in time.
+    """
+    try:
+        yield
+    except ApiException as error:
+        raise _meaning(what, error) from None
+    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        told = str(error) or type(error).__name__
+        raise UnknownOutcomeError(
+            "APIServerUnreachable", f"cannot {what}: no answer from the API server: {told}"
+        ) from None
+
+
+def _meaning(what: str, error: ApiException) -> PortError:
+    message = f"cannot {what}: {_told(error)}"
+    status = int(error.status or 0)
+    if status in _REFUSALS:
+        return RefusedError(status, _REFUSALS[status], message)
+    return UnknownOutcomeError("APIServerFailed", message)
+
+
+def _told(error: ApiException) -> str:
+    """The message in the Status object that the API server answers with."""
+    try:
+        return str(json.loads(error.body or "")["message"])
+    except (ValueError, KeyError, TypeError):
+        return f"{error.status} {error.reason}"

@@ -1,0 +1,1 @@
+"""The Kubernetes operator: kopf watches and reports health, everything else is the engine."""
