@@ -1,0 +1,180 @@
+"""One engine for each database, its calls in threads of its own, and a deadline for each call."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import Enum, auto
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from scannerjob.model.spec import ScannerJobSpec
+from scannerjob.ports import SourceError
+from scannerjob.sources.dialects import POOL_SIZE, Dialect, dialect_of
+from scannerjob.sources.sql import SqlSource
+from scannerjob.stores.threads import Threads
+from scannerjob.urls import endpoint_identity, host_of, parse_database_url, scrub
+
+_Result = TypeVar("_Result")
+
+# The server is given so much longer to end a query by itself, which tells more than our giving up.
+_MARGIN_SECONDS = 1.0
+_MAX_MESSAGE = 500
+
+
+class Databases:
+    """The databases of all ScannerJobs: equal URLs share their connections.
+
+    In a cluster SQLite files and superusers are refused: the first belong to one machine, the
+    second could run programs on the database's.
+    """
+
+    def __init__(self, *, in_cluster: bool = False) -> None:
+        self._in_cluster = in_cluster
+        # A database that no source refers to any more, as after a new password, closes by itself.
+        self._servers: weakref.WeakValueDictionary[str, Server] = weakref.WeakValueDictionary()
+
+    def open(self, url: str, spec: ScannerJobSpec) -> SqlSource:
+        """The rows of this spec's query; connects to nothing yet. Raises ConfigurationError.
+
+        Keep it as long as spec and URL are the same: it remembers what it learned of the query.
+        """
+        server = self._servers.get(url)
+        if server is None:
+            server = self._servers[url] = Server(url, in_cluster=self._in_cluster)
+        return SqlSource(server, spec)
+
+    def close(self) -> None:
+        """Close the connections that are not in use; the others close when they are given back."""
+        for server in list(self._servers.values()):
+            server.close()
+
+
+class Server:
+    """One database: its connections, and the threads that wait for it.
+
+    A database that hangs keeps its own threads waiting, and nobody else.
+    """
+
+    def __init__(self, url: str, *, in_cluster: bool) -> None:
+        """Raises ConfigurationError where the URL cannot be used."""
+        parsed = parse_database_url(url, allow_sqlite=not in_cluster)
+        self.in_cluster = in_cluster
+        self.identity = endpoint_identity(url)
+        self.dialect: Dialect = dialect_of(parsed)
+        self._url = url
+        self._host = host_of(url)
+        self._user = parsed.username
+        self._engine = self.dialect.engine(parsed)
+        self._threads = Threads(POOL_SIZE)
+        self._finalizer = weakref.finalize(self, self._engine.dispose)
+
+    def close(self) -> None:
+        """Close the connections that are not in use."""
+        self._finalizer()
+
+    async def run(self, work: Callable[[Connection], _Result], seconds: float) -> _Result:
+        """What `work` gives, within little more than so many seconds. Raises SourceError."""
+        call = _Call(self.dialect.sever)
+        driver_error = self._engine.dialect.loaded_dbapi.Error
+        try:
+            return await self._threads.run(
+                lambda: self._retried(call, work), seconds + _MARGIN_SECONDS
+            )
+        except TimeoutError:
+            raise self._late(call, seconds) from None
+        except (SQLAlchemyError, driver_error, UnicodeError) as error:
+            raise self._explained(error, call) from None
+        finally:
+            call.abandon()
+
+    def _retried(self, call: _Call, work: Callable[[Connection], _Result]) -> _Result:
+        """A connection may have died in the pool: then once more, with a new one."""
+        try:
+            return self._once(call, work)
+        except DBAPIError as error:
+            if not error.connection_invalidated or call.abandoned:
+                raise
+        return self._once(call, work)
+
+    def _once(self, call: _Call, work: Callable[[Connection], _Result]) -> _Result:
+        call.stage = Stage.CONNECTING
+        with self._engine.connect() as connection, call.using(connection):
+            return work(connection)
+
+    def _late(self, call: _Call, seconds: float) -> SourceError:
+        match call.stage:
+            case Stage.WAITING:
+                what = f"all {POOL_SIZE} connections to it are in use and do not come back"
+                return SourceError("DatabaseUnreachable", f"{self._host}: {what}")
+            case Stage.CONNECTING:
+                what = "it gave no answer to an attempt to connect"
+                return SourceError("DatabaseUnreachable", f"{self._host}: {what}")
+            case Stage.RUNNING:
+                what = f"no answer to the query within queryTimeout ({seconds:g} s)"
+                return SourceError("QueryTimeout", f"{self._host}: {what}")
+
+    def _explained(self, error: Exception, call: _Call) -> SourceError:
+        """An error of SQLAlchemy's or of a driver's, in one line that shows no secret."""
+        invalidated = isinstance(error, DBAPIError) and error.connection_invalidated
+        cause = error.orig if isinstance(error, DBAPIError) and error.orig else error
+        reason = self.dialect.reason(cause)
+        if reason is None or invalidated:
+            connected = call.stage is Stage.RUNNING and not invalidated
+            reason = "QueryFailed" if connected else "DatabaseUnreachable"
+        if reason == "AuthenticationFailed":
+            # What databases say of this names the user.
+            message = "the user or the password is refused, or has no right to this database"
+        else:
+            message = self._line(self.dialect.message(cause))
+        return SourceError(reason, f"{self._host}: {message}")
+
+    def _line(self, text: str) -> str:
+        line = (text.strip() or "no reason was given").splitlines()[0][:_MAX_MESSAGE]
+        if self._user:
+            line = line.replace(f"'{self._user}'@", "'***'@").replace(
+                f'user "{self._user}"', "user"
+            )
+        return scrub(line, self._url)
+
+
+class Stage(Enum):
+    """How far a call has come."""
+
+    WAITING = auto()
+    CONNECTING = auto()
+    RUNNING = auto()
+
+
+class _Call:
+    """One call in a thread, and how to end it from outside."""
+
+    def __init__(self, sever: Callable[[Any], None]) -> None:
+        self.stage = Stage.WAITING
+        self.abandoned = False
+        self._sever = sever
+        self._connection: Any = None
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def using(self, connection: Connection) -> Iterator[None]:
+        """Note that this connection is the one to sever, until it goes back to the pool."""
+        with self._lock:
+            self._connection = connection.connection.dbapi_connection
+        self.stage = Stage.RUNNING
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._connection = None
+
+    def abandon(self) -> None:
+        """Nobody waits for it any more: free its thread. Harmless after its end."""
+        with self._lock:
+            self.abandoned = True
+            if self._connection is not None:
+                self._sever(self._connection)

@@ -1,0 +1,190 @@
+"""Reading from PostgreSQL, directly or through PgBouncer in transaction mode."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+import psycopg
+from psycopg import postgres, pq
+from psycopg.abc import AdaptContext, Buffer, Loader
+from sqlalchemy import URL, Connection, Engine, create_engine, event
+
+from scannerjob.ports import SourceError
+from scannerjob.sources import dialects
+from scannerjob.sources.dialects import Dialect, Plan
+from scannerjob.sources.parse import Statement
+
+# Types of which a value, or its text, finds exactly itself.
+_EXACT_TYPES = frozenset(
+    postgres.types[name].oid
+    for name in (
+        *("int2", "int4", "int8", "oid", "numeric", "bool", "uuid", "bytea"),
+        *("text", "varchar", "bpchar", "name", "date", "timestamp", "timestamptz"),
+    )
+)
+# Above are enums, citext and other types of extensions: psycopg has them as the text they came as.
+_FIRST_USER_DEFINED_OID = 16384
+# Types with values that Python's have no place for: infinity, BC, 24:00.
+_TIME_TYPES = ("date", "time", "timetz", "timestamp", "timestamptz", "interval")
+
+# In the planner's units, about one for each page read: less is not worth an index.
+_WORTH_AN_INDEX = 5000
+_MANY_ROWS = 10_000
+_PASS_THROUGH = ("Subquery Scan", "Result")
+
+
+class PostgreSQL(Dialect):
+    """psycopg 3. Rows come from a cursor on the server, so that it need not compute all of them."""
+
+    grammar = "postgres"
+    placeholder = "%s"
+    streams = True
+
+    def engine(self, url: URL) -> Engine:
+        """An engine that needs no session of its own on the server."""
+        engine = create_engine(
+            url,
+            isolation_level="AUTOCOMMIT",
+            pool_size=dialects.KEPT_OPEN,
+            max_overflow=dialects.POOL_SIZE - dialects.KEPT_OPEN,
+            pool_recycle=dialects.RECYCLE_SECONDS,
+            hide_parameters=True,
+            use_native_hstore=False,
+            connect_args={
+                "connect_timeout": dialects.CONNECT_SECONDS,
+                "client_encoding": "utf8",
+                # PgBouncer gives each transaction another session: nothing prepared is found again.
+                "prepare_threshold": None,
+            },
+        )
+        event.listen(engine, "connect", _load_times_leniently)
+        return engine
+
+    def begin(self, connection: Connection, seconds: float, limit: int) -> None:
+        """Begin a transaction; what is set in it ends with it."""
+        milliseconds = max(1, round(seconds * 1000))
+        connection.exec_driver_sql(
+            "BEGIN READ ONLY;"
+            f"SET LOCAL statement_timeout = {milliseconds};"
+            f"SET LOCAL idle_in_transaction_session_timeout = {milliseconds};"
+            # The only style that psycopg reads times with a zone in.
+            "SET LOCAL datestyle = ISO",
+            execution_options={"no_parameters": True},
+        )
+
+    def plan(self, connection: Connection, statement: Statement, *, in_cluster: bool) -> Plan:
+        """Ask for the role and for the server's plan."""
+        warnings = list(_superuser_warning(connection, in_cluster=in_cluster))
+        nodes = list(_nodes(_explain(connection, statement)))
+        warnings += _index_warnings(nodes)
+        return Plan(wrap=_sorts_last(nodes), warnings=tuple(warnings))
+
+    def reason(self, error: BaseException) -> str | None:
+        """By SQLSTATE class (PostgreSQL's manual, appendix A)."""
+        state = getattr(error, "sqlstate", None) or ""
+        if state.startswith("28"):
+            return "AuthenticationFailed"
+        if state == "57014":  # query_canceled
+            return "QueryTimeout"
+        if state.startswith(("08", "53", "57P")):
+            return "DatabaseUnreachable"
+        return "QueryFailed" if state else None
+
+    def sever(self, connection: Any) -> None:
+        """Shut the socket down: a server that is gone without a word is waited for for ever."""
+        try:
+            with socket.socket(fileno=os.dup(connection.fileno())) as copy:
+                copy.shutdown(socket.SHUT_RDWR)
+        except (OSError, psycopg.Error):
+            return  # it is closed already
+
+    def key_types(self, values: Collection[Any], type_code: Any) -> Collection[type]:
+        """None for types with several values of one text, or several texts of one value."""
+        exact = type_code in _EXACT_TYPES or type_code >= _FIRST_USER_DEFINED_OID
+        return super().key_types(values, type_code) if exact else ()
+
+
+def _load_times_leniently(connection: psycopg.Connection[Any], _: Any) -> None:
+    """Have times that Python cannot hold arrive as PostgreSQL's text; they would fail the query."""
+    for name in _TIME_TYPES:
+        oid = postgres.types[name].oid
+        strict = connection.adapters.get_loader(oid, pq.Format.TEXT)
+        if strict is not None:
+            connection.adapters.register_loader(oid, _lenient(strict))
+
+
+def _lenient(strict: type[Loader]) -> type[Loader]:
+    class Lenient(psycopg.adapt.Loader):
+        def __init__(self, oid: int, context: AdaptContext | None = None) -> None:
+            super().__init__(oid, context)
+            self._strict = strict(oid, context)
+
+        def load(self, data: Buffer) -> Any:
+            try:
+                return self._strict.load(data)
+            except (psycopg.DataError, OverflowError):
+                return bytes(data).decode()
+
+    return Lenient
+
+
+def _superuser_warning(connection: Connection, *, in_cluster: bool) -> Iterator[str]:
+    roles = "SELECT bool_or(rolsuper) FROM pg_roles WHERE rolname IN (current_user, session_user)"
+    if not connection.exec_driver_sql(roles).scalar_one():
+        return
+    advice = "use one that may only read what the query needs"
+    if in_cluster:
+        message = f"the database's role is a superuser, who could run programs there: {advice}"
+        raise SourceError("SuperuserRefused", message)
+    yield f"the database's role is a superuser: {advice}"
+
+
+def _explain(connection: Connection, statement: Statement) -> Mapping[str, Any]:
+    """The plan's root, as it is for a cursor: with preference for the first rows."""
+    raw: psycopg.Connection[Any] = connection.connection.dbapi_connection  # type: ignore[assignment]
+    with raw.cursor() as cursor:
+        # Binary only because psycopg then uses the protocol that refuses a second statement.
+        text = f"EXPLAIN (FORMAT JSON) DECLARE scannerjob CURSOR FOR {statement.text}"
+        cursor.execute(text.encode(), binary=True)
+        row = cursor.fetchone()
+    root: Mapping[str, Any] = row[0][0]["Plan"] if row else {}
+    return root
+
+
+def _nodes(root: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    yield root
+    for child in root.get("Plans", ()):
+        yield from _nodes(child)
+
+
+def _sorts_last(nodes: list[Mapping[str, Any]]) -> bool:
+    """Whether all rows are sorted before the first is given; a LIMIT saves most of such a sort."""
+    for node in nodes:
+        if node.get("Node Type") not in _PASS_THROUGH:
+            return node.get("Node Type") == "Sort"
+    return False
+
+
+def _index_warnings(nodes: list[Mapping[str, Any]]) -> Iterator[str]:
+    for table in filter(None, map(_table_read_whole, nodes)):
+        yield (
+            f"ScanNotIndexed: every look reads all of table {table}; add an index on what WHERE "
+            "compares, best a partial one with the query's own condition"
+        )
+    if _sorts_last(nodes) and nodes[0].get("Plan Rows", 0) > _MANY_ROWS:
+        yield (
+            "ScanNotIndexed: every look sorts all rows that match; add an index in the order of "
+            "ORDER BY"
+        )
+
+
+def _table_read_whole(node: Mapping[str, Any]) -> str | None:
+    """The table that this node reads for few of its rows, for want of an index."""
+    if node.get("Node Type") != "Seq Scan" or "Filter" not in node:
+        return None
+    cost, rows = node["Total Cost"], node["Plan Rows"]
+    # Fewer rows than units of cost are less than 2% of the table: an index would have been taken.
+    return str(node["Relation Name"]) if cost > _WORTH_AN_INDEX and rows < cost else None
