@@ -41,6 +41,8 @@ class Brokers:
 
     def __init__(self, *, allow_sqlite: bool = True) -> None:
         self._allow_sqlite = allow_sqlite
+        # A call that hangs keeps its publisher here, so that however often a target is opened anew,
+        # the threads that hang are counted together.
         self._publishers: WeakValueDictionary[str, Publisher] = WeakValueDictionary()
         self._outcomes: WeakValueDictionary[str, Outcomes] = WeakValueDictionary()
 
@@ -72,10 +74,12 @@ class Brokers:
         match _scheme(url):
             case "redis":
                 _check_redis(_BROKER, url)
-                return Publisher(endpoint, partial(RedisBroker, url), keeps_records=None)
+                return Publisher(endpoint, partial(RedisBroker, endpoint), keeps_records=None)
             case scheme if scheme in _SQL_BROKERS:
                 database = self._database(_BROKER, url.partition("+")[2])
-                return Publisher(endpoint, partial(SqlBroker, database), keeps_records=False)
+                return Publisher(
+                    endpoint, partial(SqlBroker, endpoint, database), keeps_records=False
+                )
             case scheme:
                 raise _refused(_BROKER, scheme, "redis:// or sqla+DATABASE_URL")
 

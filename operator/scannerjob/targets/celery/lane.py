@@ -102,8 +102,8 @@ class Lane(Generic[_Client]):
     async def run(self, work: Callable[[_Client], _Result], deadline: float) -> _Result:
         """The result of `work`, or its exception. Raises TimeoutError at `deadline` (boottime).
 
-        A call that timed out may go on in its abandoned thread: `work` must see to it that it does
-        no harm there.
+        A call that timed out may go on in its abandoned thread, and keeps alive what it refers to:
+        `work` must see to it that it does no harm there.
         """
         remaining = deadline - boottime()
         if remaining <= 0:

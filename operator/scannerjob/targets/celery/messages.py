@@ -20,8 +20,21 @@ def reserved_headers() -> frozenset[str]:
 
     Set by an author, they would give a message another identity than the ledger knows it by.
     """
-    message = Celery("scannerjob", set_as_current=False).amqp.as_task_v2("", "")
-    return frozenset(message.headers) | {"compression"}
+    return frozenset(_new_app().amqp.as_task_v2("", "").headers) | {"compression"}
+
+
+def _new_app() -> Celery:
+    """Celery with its defaults, whatever the environment says.
+
+    That may be a worker's, where we run beside one. With a result backend, publishing would
+    subscribe to results.
+    """
+    app = Celery("scannerjob", loader="app", set_as_current=False)
+    # Unless it is given some configuration, Celery imports CELERY_CONFIG_MODULE.
+    app.config_from_object({"task_serializer": "json"})
+    # Unlike the setting result_backend, this is not overridden by CELERY_RESULT_BACKEND.
+    app.backend_cls = "disabled://"
+    return app
 
 
 class CollectingChannel(Protocol):
@@ -45,10 +58,7 @@ class Composer:
     """Makes Celery messages through a channel that collects them."""
 
     def __init__(self, channel: CollectingChannel) -> None:
-        # Without broker and backend of its own: it must neither connect nor subscribe to results.
-        self._app = Celery(
-            "scannerjob", broker="memory://", backend="disabled://", set_as_current=False
-        )
+        self._app = _new_app()
         self._producer = self._app.amqp.Producer(channel, auto_declare=False)
         self._channel = channel
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, Protocol
 
 from redis import Redis
@@ -59,14 +60,13 @@ class Outcomes:
 
     async def read(self, ids: Sequence[str]) -> Mapping[str, Observation]:
         """What is known of these tasks. Raises TargetError, and then nothing is known of any."""
-
-        def read(results: Results) -> dict[str, Observation]:
-            return {i: seen for chunk in _chunks(ids) for i, seen in results.read(chunk).items()}
-
         try:
-            return await self._lane.run(read, boottime() + _PATIENCE)
+            return await self._lane.run(partial(self._read, ids), boottime() + _PATIENCE)
         except Exception as error:  # noqa: BLE001 - whatever a client raises, nothing is known
             raise TargetError("ResultBackendUnreachable", self.endpoint.describe(error)) from None
+
+    def _read(self, ids: Sequence[str], results: Results) -> Mapping[str, Observation]:
+        return {i: seen for chunk in _chunks(ids) for i, seen in results.read(chunk).items()}
 
 
 class RedisResults:

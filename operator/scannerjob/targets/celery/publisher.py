@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Protocol
 
 from scannerjob.model.facts import Observation, Send
@@ -63,13 +64,8 @@ class Publisher:
     ) -> Mapping[str, Observation]:
         """What is known of each send; at `deadline` (boottime) at the latest."""
         delivery = Delivery([send.item.id for send in sends], deadline)
-
-        def publish(broker: Broker) -> None:
-            self._contact(broker)
-            broker.publish(sends, celery, delivery)
-
         try:
-            await self._lane.run(publish, deadline)
+            await self._lane.run(partial(self._publish, sends, celery, delivery), deadline)
         except TooLateError:
             pass  # the delivery says so of each send
         except Exception as error:  # noqa: BLE001 - whatever a client raises, it is known what was sent
@@ -80,14 +76,10 @@ class Publisher:
 
     async def supersede(self, ids: Sequence[str]) -> Mapping[str, Observation]:
         """Make late sends of these do nothing, where records are kept. Raises TargetError."""
-
-        def supersede(broker: Broker) -> Mapping[str, Observation]:
-            return broker.supersede(ids) if self._contact(broker) else {}
-
         if self.keeps_records is False:
             return {}
         try:
-            return await self._lane.run(supersede, boottime() + _PATIENCE)
+            return await self._lane.run(partial(self._supersede, ids), boottime() + _PATIENCE)
         except Exception as error:  # noqa: BLE001 - whatever a client raises, nothing is known
             raise TargetError("BrokerUnreachable", self.endpoint.describe(error)) from None
 
@@ -96,6 +88,17 @@ class Publisher:
         if self.keeps_records is None:
             with suppress(Exception):
                 await self._lane.run(self._contact, boottime() + _PATIENCE)
+
+    # In the broker's thread
+
+    def _publish(
+        self, sends: Sequence[Send], celery: CelerySpec, delivery: Delivery, broker: Broker
+    ) -> None:
+        self._contact(broker)
+        broker.publish(sends, celery, delivery)
+
+    def _supersede(self, ids: Sequence[str], broker: Broker) -> Mapping[str, Observation]:
+        return broker.supersede(ids) if self._contact(broker) else {}
 
     def _contact(self, broker: Broker) -> bool:
         keeps_records = broker.contact()

@@ -19,6 +19,7 @@ from redis.exceptions import ResponseError
 from scannerjob.model.facts import Fact, Observation, Send
 from scannerjob.model.spec import CeleryTarget as CelerySpec
 from scannerjob.targets.celery.delivery import Delivery
+from scannerjob.targets.celery.endpoint import Endpoint
 from scannerjob.targets.celery.messages import Composer, Message
 
 # How long the record of a launch is kept after its last send.
@@ -105,8 +106,11 @@ class RedisBroker:
     Every method raises what redis-py and kombu raise, and is not to be called again then.
     """
 
-    def __init__(self, url: str) -> None:
-        connection = Connection(url, transport=_Transport, transport_options=_TRANSPORT_OPTIONS)
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+        connection = Connection(
+            endpoint.url, transport=_Transport, transport_options=_TRANSPORT_OPTIONS
+        )
         self._channel = connection.transport.create_channel(connection.transport)
         self._composer = Composer(self._channel)
         self._redis = Redis(connection_pool=self._channel.pool)
@@ -114,14 +118,18 @@ class RedisBroker:
     def contact(self) -> bool:
         """Make sure that Redis answers; tell whether it keeps the records of what was sent.
 
-        It does unless it may evict them: an evicted record is a launch that looks new.
+        It does unless it may evict them (an evicted record is a launch that looks new), or does not
+        let us know.
         """
         with self._redis.pipeline(transaction=False) as pipe:
-            pipe.info("memory")
             pipe.script_load(_PUT)
             pipe.script_load(_SUPERSEDE)
-            memory, self._put, self._supersede = pipe.execute()
-        return bool(memory.get("maxmemory_policy") == "noeviction")
+            pipe.info("memory")
+            self._put, self._supersede, memory = pipe.execute(raise_on_error=False)
+        for reply in (self._put, self._supersede):
+            if isinstance(reply, ResponseError):
+                raise reply
+        return isinstance(memory, dict) and memory.get("maxmemory_policy") == "noeviction"
 
     def publish(self, sends: Sequence[Send], celery: CelerySpec, delivery: Delivery) -> None:
         """Put one message for each send whose launch has no record yet. Call `contact` before.
@@ -141,7 +149,14 @@ class RedisBroker:
             delivery.hand_over([message.id for message in batch])
             replies = pipe.execute(raise_on_error=False)
         for message, reply in zip(batch, replies, strict=True):
-            delivery.answer(message.id, *_verdict(reply))
+            delivery.answer(message.id, *self._verdict(reply))
+
+    def _verdict(self, reply: bytes | ResponseError) -> tuple[Fact, str | None]:
+        if isinstance(reply, ResponseError):
+            return Fact.NOT_SENT, self._endpoint.describe(reply)
+        if reply == _SUPERSEDED:
+            return Fact.SUPERSEDED, "superseded"
+        return Fact.ACCEPTED, None
 
     def supersede(self, ids: Sequence[str]) -> Mapping[str, Observation]:
         """Mark the launches that have no record, so that a late put does nothing."""
@@ -170,13 +185,5 @@ def _batches(messages: Iterable[Message]) -> Iterator[list[Message]]:
         yield batch
 
 
-def _verdict(reply: bytes | ResponseError) -> tuple[Fact, str | None]:
-    if isinstance(reply, ResponseError):
-        return Fact.NOT_SENT, f"Redis refused it: {reply}"
-    if reply == _SUPERSEDED:
-        return Fact.NOT_SENT, "superseded"
-    return Fact.ACCEPTED, None
-
-
 def _superseded(state: bytes) -> Observation:
-    return Observation(Fact.NOT_SENT if state == _SUPERSEDED else Fact.ACCEPTED)
+    return Observation(Fact.SUPERSEDED if state == _SUPERSEDED else Fact.ACCEPTED)

@@ -21,6 +21,7 @@ from scannerjob.model.facts import Fact, Observation, Send
 from scannerjob.model.spec import CeleryTarget as CelerySpec
 from scannerjob.targets.celery.database import open_engine
 from scannerjob.targets.celery.delivery import Delivery
+from scannerjob.targets.celery.endpoint import Endpoint
 from scannerjob.targets.celery.messages import Composer, Message
 
 
@@ -56,13 +57,14 @@ class SqlBroker:
     Every method raises what SQLAlchemy raises; whatever it had not committed was not sent.
     """
 
-    def __init__(self, url: URL) -> None:
+    def __init__(self, endpoint: Endpoint, database: URL) -> None:
+        self._endpoint = endpoint
         connection = Connection("localhost", transport=_Transport)
         self._channel = connection.transport.create_channel(connection.transport)
         self._composer = Composer(self._channel)
         self._queues: Table = self._channel.queue_cls.__table__
         self._messages: Table = self._channel.message_cls.__table__
-        self._engine = open_engine(url)
+        self._engine = open_engine(database)
 
     def contact(self) -> bool:
         """Make sure that the database answers and has kombu's tables; it keeps no records."""
@@ -80,7 +82,7 @@ class SqlBroker:
         with self._engine.connect() as transaction:
             self._insert(transaction, messages)
             delivery.hand_over([message.id for message in messages])
-            verdict = _commit(transaction)
+            verdict = self._commit(transaction)
         for message in messages:
             delivery.answer(message.id, *verdict)
 
@@ -96,6 +98,17 @@ class SqlBroker:
         transaction.execute(insert(self._queues).values(name=name))
         return self._queue_id(transaction, name)
 
+    def _commit(self, transaction: Transaction) -> tuple[Fact, str | None]:
+        try:
+            transaction.commit()
+        except OperationalError as error:
+            if not _is_locked(error):
+                raise
+            # Readers kept SQLite from committing; what it holds is taken back here.
+            transaction.rollback()
+            return Fact.NOT_SENT, self._endpoint.describe(error)
+        return Fact.ACCEPTED, None
+
     def supersede(self, ids: Sequence[str]) -> Mapping[str, Observation]:
         """Nothing: there are no records of sends here."""
         return {}
@@ -103,18 +116,6 @@ class SqlBroker:
     def close(self) -> None:
         """Drop the connection."""
         self._engine.dispose()
-
-
-def _commit(transaction: Transaction) -> tuple[Fact, str | None]:
-    try:
-        transaction.commit()
-    except OperationalError as error:
-        if not _is_locked(error):
-            raise
-        # Proven by SQLite itself: its commit has not begun, and is now taken back.
-        transaction.rollback()
-        return Fact.NOT_SENT, "the broker's database is locked by another process"
-    return Fact.ACCEPTED, None
 
 
 def _is_locked(error: OperationalError) -> bool:

@@ -76,7 +76,7 @@ class CeleryTarget:
     async def supersede(self, ids: Collection[str]) -> Mapping[str, Observation]:
         """On a Redis that evicts nothing: mark these, so that a late publish puts no message.
 
-        To be believed only within `traits.resend_within` of a launch's last claim: an older record
-        may be gone, and its launch look like one that never was. Raises TargetError.
+        To be believed only within `traits.resend_within` of the first claim: an older record may be
+        gone, and its launch look like one that never was. Raises TargetError.
         """
         return await self._publisher.supersede(list(ids)) if ids else {}

@@ -1,0 +1,127 @@
+"""Which URLs and specs a Celery target is opened for, and what is said of the others."""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scannerjob.model.spec import NO_TIME
+from scannerjob.ports import ConfigurationError
+from scannerjob.targets.celery import Brokers
+from tests.support.celery_target import celery_spec
+
+CANARY = "c4n4ry"
+REDIS = "redis://localhost/0"
+SECRET = {"urlSecretRef": {"name": "any", "key": "url"}}
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        (f"amqp://app:{CANARY}@localhost//", "amqp:// is not supported yet"),
+        (f"amqps://app:{CANARY}@localhost//", "amqps:// is not supported yet"),
+        (f"rediss://:{CANARY}@localhost/0", "rediss:// is not supported yet"),
+        (f"sqs://{CANARY}:{CANARY}@", "must begin with redis:// or sqla+"),
+        (f"{CANARY}", "must begin with"),
+        ("", "must begin with"),
+        (f"redis://:{CANARY}@localhost:{CANARY}/0", "cannot be read"),
+        (f"redis://:{CANARY}@#@localhost/0", "cannot be read"),
+        (f"redis://:{CANARY}@localhost/{CANARY}", "number of a database"),
+        (f"redis://:{CANARY}@localhost/0?ssl=1", "has options"),
+        (f"redis://:{CANARY}@a/0;redis://:{CANARY}@b/0", "cannot be read"),
+        (f"redis://a/0;{CANARY}", "has options or alternatives"),
+        (f"sqla+oracle://app:{CANARY}@localhost/app", "must begin with postgresql://"),
+        ("sqla+sqlite://", "names no database"),
+    ],
+)
+def test_a_broker_url_that_cannot_be_used(url: str, expected: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Brokers().open(url, None, celery_spec())
+
+    assert str(caught.value).startswith("spec.celery.broker: ")
+    assert expected in str(caught.value)
+    assert CANARY not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        (f"rediss://:{CANARY}@localhost/0", "rediss:// is not supported yet"),
+        (f"amqp://app:{CANARY}@localhost//", "amqp:// is not supported yet"),
+        (f"rpc://{CANARY}", "must begin with"),
+        (f"db+oracle://app:{CANARY}@localhost/app", "must begin with"),
+        (f"redis://:{CANARY}@localhost/x", "number of a database"),
+        ("", "cannot be read"),
+    ],
+)
+def test_a_result_backend_url_that_cannot_be_used(url: str, expected: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Brokers().open(REDIS, url, celery_spec())
+
+    assert str(caught.value).startswith("spec.celery.resultBackend: ")
+    assert expected in str(caught.value)
+    assert CANARY not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("celery", "expected"),
+    [
+        ({"guard": SECRET}, "spec.celery.guard is not supported yet"),
+        ({"broker": SECRET | {"tlsSecretRef": {"name": "tls"}}}, "spec.celery.broker.tlsSecretRef"),
+        (
+            {"resultBackend": SECRET | {"tlsSecretRef": {"name": "tls"}}},
+            "spec.celery.resultBackend.tlsSecretRef",
+        ),
+        ({"exchange": "docs"}, "spec.celery: set exchange and routingKey together"),
+        ({"routingKey": "docs"}, "spec.celery: set exchange and routingKey together"),
+        ({"headers": {"id": "other"}}, "spec.celery.headers.id: Celery sets this header itself"),
+    ],
+)
+def test_what_would_be_ignored_is_refused(celery: dict[str, Any], expected: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Brokers().open(REDIS, None, celery_spec(**celery))
+
+    assert expected in str(caught.value)
+
+
+def test_sqlite_is_refused_where_files_are_not_shared(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError):
+        Brokers(allow_sqlite=False).open(f"sqla+sqlite:///{tmp_path}/b", None, celery_spec())
+
+
+def test_endpoints_tell_servers_apart_but_not_passwords() -> None:
+    brokers, spec = Brokers(), celery_spec()
+
+    one = brokers.open("redis://:one@redis/0", "redis://:one@redis/1", spec).endpoints
+    two = brokers.open("redis://:two@redis/0", "db+postgresql://app:two@db/app", spec).endpoints
+
+    assert one.keys() == {"broker", "resultBackend"}
+    assert one["broker"] == two["broker"]
+    assert one["broker"] != one["resultBackend"] != two["resultBackend"]
+    assert brokers.open(REDIS, None, spec).endpoints.keys() == {"broker"}
+
+
+def test_before_the_first_contact_nothing_is_repeated_unless_the_author_wants_it() -> None:
+    brokers = Brokers()
+
+    held = brokers.open(REDIS, None, celery_spec())
+    repeated = brokers.open(REDIS, None, celery_spec(onUncertainPublish="Republish"))
+
+    assert held.traits.resend_within is None
+    assert repeated.traits.resend_within == timedelta.max
+
+
+def test_a_launch_may_live_longer_on_a_broker_in_a_database() -> None:
+    brokers, spec = Brokers(), celery_spec(deadline="10m")
+
+    assert brokers.open(REDIS, None, spec).traits.life_margin == NO_TIME
+    in_database = brokers.open("sqla+postgresql://app@localhost/app", None, spec)
+    assert in_database.traits.life_margin == timedelta(minutes=10)
+
+
+def test_outcomes_are_told_by_a_result_backend_alone() -> None:
+    brokers, spec = Brokers(), celery_spec()
+
+    assert not brokers.open(REDIS, None, spec).traits.tells_outcomes
+    assert brokers.open(REDIS, "redis://localhost/1", spec).traits.tells_outcomes
