@@ -1,1 +1,8 @@
-"""The Kubernetes operator: kopf watches and reports health, everything else is the engine."""
+"""The Kubernetes operator: kopf watches, starts and stops; the engine does the work.
+
+`scannerjob operator` and `kopf run -m scannerjob.controller` start the same.
+"""
+
+from scannerjob.controller.handlers import run
+
+__all__ = ["run"]
