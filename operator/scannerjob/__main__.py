@@ -1,0 +1,5 @@
+"""`python -m scannerjob` is the command line."""
+
+from scannerjob.cli import main
+
+main()

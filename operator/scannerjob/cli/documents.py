@@ -1,0 +1,248 @@
+"""ScannerJob documents in YAML files: read and checked, each problem with its file and line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from scannerjob.model.spec import API_VERSION, KIND, SpecError, parse_spec
+from scannerjob.ports import Ref
+
+DEFAULT_NAMESPACE = "default"
+
+_TOP_FIELDS = ("apiVersion", "kind", "metadata", "spec", "status")
+# All of Kubernetes' ObjectMeta, so that what `kubectl get -o yaml` prints can be used.
+_METADATA_FIELDS = (
+    *("name", "namespace", "labels", "annotations", "generateName", "uid", "resourceVersion"),
+    *("generation", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"),
+    *("finalizers", "ownerReferences", "managedFields", "selfLink"),
+)
+_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
+_SUBDOMAIN = re.compile(rf"{_LABEL.pattern}(\.{_LABEL.pattern})*")
+# A problem begins with the path of its field; one of the spec as a whole may name a field next.
+_FIELD = re.compile(r"([\w.\[\]]+)(?:: ([a-z][\w.]*):)?")
+
+
+class DocumentError(Exception):
+    """Files that cannot be used: every problem in them, as `FILE:LINE: FIELD: what is expected`."""
+
+    def __init__(self, problems: Iterable[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+
+@dataclass(frozen=True)
+class Document:
+    """A valid ScannerJob document, its namespace filled in, and where it stands."""
+
+    ref: Ref
+    body: Mapping[str, Any]
+    place: str
+
+
+def load_documents(
+    files: Iterable[Path], namespace: str = DEFAULT_NAMESPACE, *, in_cluster: bool = True
+) -> list[Document]:
+    """The ScannerJobs in these files; `namespace` is for those that name none.
+
+    Raises DocumentError naming every problem in all of the files. Where they are not to run
+    `in_cluster`, a ScannerJob that launches Kubernetes Jobs is a problem too.
+    """
+    documents: list[Document] = []
+    problems: list[str] = []
+    for file in files:
+        try:
+            documents += _read(file, namespace, in_cluster)
+        except DocumentError as error:
+            problems += error.problems
+    problems += _given_twice(documents)
+    if problems:
+        raise DocumentError(problems)
+    return documents
+
+
+def _read(file: Path, namespace: str, in_cluster: bool) -> list[Document]:
+    nodes = _parse(file)
+    problems = [problem for node in nodes for problem in _check(file, node, in_cluster)]
+    if problems:
+        raise DocumentError(problems)
+    return [_document(file, node, namespace) for node in nodes]
+
+
+def _parse(file: Path) -> list[yaml.Node]:
+    try:
+        text = file.read_text(encoding="utf-8")
+        nodes = [node for node in yaml.compose_all(text, yaml.SafeLoader) if not _is_empty(node)]
+    except OSError as error:
+        raise DocumentError([f"{file}: cannot be read: {error.strerror}"]) from None
+    except yaml.MarkedYAMLError as error:
+        raise DocumentError([_at(file, _line_of(error), f"not YAML: {_said(error)}")]) from None
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError):
+        raise DocumentError([f"{file}: not YAML: expected text in UTF-8"]) from None
+    if not nodes:
+        raise DocumentError([f"{file}: expected a {KIND} document, found none"])
+    return nodes
+
+
+def _is_empty(node: yaml.Node | None) -> bool:
+    return node is None or node.tag == "tag:yaml.org,2002:null"
+
+
+def _said(error: yaml.MarkedYAMLError) -> str:
+    begun = f" from line {error.context_mark.line + 1}" if error.context_mark else ""
+    context = f"{error.context}{begun}: " if error.context else ""
+    return f"{context}{error.problem}"
+
+
+def _line_of(error: yaml.MarkedYAMLError) -> int:
+    mark = error.problem_mark or error.context_mark
+    return mark.line + 1 if mark else 1
+
+
+def _at(file: Path, line: int, problem: str) -> str:
+    return f"{file}:{line}: {problem}"
+
+
+def _check(file: Path, node: yaml.Node, in_cluster: bool) -> Iterator[str]:
+    twice = list(_keys_given_twice(node))
+    yield from (_at(file, line, problem) for line, problem in twice)
+    try:
+        body = _construct(node)
+    except yaml.MarkedYAMLError as error:
+        yield _at(file, _line_of(error), f"not YAML: {_said(error)}")
+        return
+    for problem in _problems(body, in_cluster):
+        yield _at(file, _line(node, problem), problem)
+
+
+def _construct(node: yaml.Node) -> Any:
+    return yaml.constructor.SafeConstructor().construct_document(node)
+
+
+def _keys_given_twice(node: yaml.Node) -> Iterator[tuple[int, str]]:
+    """YAML's parser takes the last of them and says nothing."""
+    if isinstance(node, yaml.MappingNode):
+        seen: dict[str, int] = {}
+        for key, value in node.value:
+            line = key.start_mark.line + 1
+            if key.value in seen:
+                yield line, f"{key.value}: given twice, first on line {seen[key.value]}"
+            seen.setdefault(str(key.value), line)
+            yield from _keys_given_twice(value)
+    elif isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            yield from _keys_given_twice(value)
+
+
+def _problems(body: Any, in_cluster: bool) -> Iterator[str]:
+    if not isinstance(body, dict):
+        yield f"expected a {KIND} document: a mapping with apiVersion, kind, metadata and spec"
+        return
+    header = [*_header_problems(body)]
+    yield from header
+    if any(problem.startswith(("apiVersion", "kind")) for problem in header):
+        return
+    yield from _metadata_problems(body.get("metadata"))
+    yield from _spec_problems(body.get("spec"), in_cluster)
+
+
+def _header_problems(body: Mapping[str, Any]) -> Iterator[str]:
+    for field, expected in (("apiVersion", API_VERSION), ("kind", KIND)):
+        if field not in body:
+            yield f"{field}: required, but missing: expected {expected}"
+        elif body[field] != expected:
+            yield f"{field}: expected {expected}, not {body[field]!r}"
+    yield from _unknown_fields("", body, _TOP_FIELDS)
+
+
+def _metadata_problems(metadata: Any) -> Iterator[str]:
+    if not isinstance(metadata, dict):
+        yield "metadata: required: a mapping with the ScannerJob's name"
+        return
+    yield from _unknown_fields("metadata.", metadata, _METADATA_FIELDS)
+    if "name" not in metadata:
+        yield f"metadata.name: required, but missing: expected {_NAME}"
+    elif not _is_name(metadata["name"], _SUBDOMAIN, 253):
+        yield f"metadata.name: expected {_NAME}, not {metadata['name']!r}"
+    namespace = metadata.get("namespace")
+    if namespace is not None and not is_namespace(namespace):
+        yield f"metadata.namespace: expected {_NAME}, not {namespace!r}"
+
+
+_NAME = "lower case letters, digits and -, as in pdf-pages"
+
+
+def is_namespace(name: Any) -> bool:
+    """Whether this could be the name of a namespace."""
+    return _is_name(name, _LABEL, 63)
+
+
+def _is_name(name: Any, pattern: re.Pattern[str], length: int) -> bool:
+    return isinstance(name, str) and len(name) <= length and bool(pattern.fullmatch(name))
+
+
+def _unknown_fields(path: str, part: Mapping[Any, Any], known: Sequence[str]) -> Iterator[str]:
+    for field in part:
+        if field not in known:
+            close = get_close_matches(str(field), known, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"expected one of {', '.join(known)}"
+            yield f"{path}{field}: unknown field; {hint}"
+
+
+def _spec_problems(spec: Any, in_cluster: bool) -> Iterator[str]:
+    if not isinstance(spec, dict):
+        yield "spec: required: a mapping with database, query, and celery or job"
+        return
+    try:
+        parsed = parse_spec(spec)
+    except SpecError as error:
+        yield from error.problems
+        return
+    if parsed.job is not None and not in_cluster:
+        yield "spec.job: Kubernetes Jobs are launched by the operator only; use spec.celery here"
+
+
+def _line(node: yaml.Node, problem: str) -> int:
+    """The line of the field a problem is about, or of the nearest part around it that is there."""
+    named = _FIELD.match(problem)
+    path = re.findall(r"[^.\[\]]+", ".".join(filter(None, named.groups()))) if named else []
+    line = node.start_mark.line + 1
+    for step in path:
+        found = next((pair for pair in _children(node) if pair[0] == step), None)
+        if found is None:
+            break
+        _, line, node = found
+    return line
+
+
+def _children(node: yaml.Node) -> Iterator[tuple[str, int, yaml.Node]]:
+    """What a mapping or a list holds: its name or index, its line, and itself."""
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            yield str(key.value), key.start_mark.line + 1, value
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            yield str(index), value.start_mark.line + 1, value
+
+
+def _document(file: Path, node: yaml.Node, namespace: str) -> Document:
+    body = _construct(node)
+    metadata = {**body["metadata"]}
+    metadata["namespace"] = metadata.get("namespace") or namespace
+    ref = Ref(metadata["namespace"], metadata["name"])
+    place = f"{file}:{node.start_mark.line + 1}"
+    return Document(ref, {**body, "metadata": metadata}, place)
+
+
+def _given_twice(documents: Iterable[Document]) -> Iterator[str]:
+    first: dict[Ref, Document] = {}
+    for document in documents:
+        other = first.setdefault(document.ref, document)
+        if other is not document:
+            yield f"{document.place}: {document.ref} is given twice, first in {other.place}"

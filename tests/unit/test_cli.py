@@ -1,0 +1,143 @@
+"""The command line as a process: what it refuses, how it says so, and how fast it answers."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.unit.test_cli_documents import GOOD
+
+HEAVY = ("celery", "kombu", "kopf", "kubernetes", "pydantic", "sqlalchemy", "yaml")
+
+
+def _scannerjob(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "scannerjob", *map(str, arguments)],
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        timeout=60,
+        env={**os.environ, "COLUMNS": "200", "TERM": "dumb"},
+    )
+
+
+@pytest.fixture
+def secrets(tmp_path: Path) -> Path:
+    folder = tmp_path / "secrets"
+    folder.mkdir()
+    return folder
+
+
+def test_help_names_every_command() -> None:
+    done = _scannerjob("--help")
+    assert done.returncode == 0
+    for command in ("run", "operator", "validate", "demo", "version"):
+        assert f" {command} " in done.stdout
+
+
+def test_help_imports_nothing_heavy() -> None:
+    program = (
+        "import sys; sys.argv = ['scannerjob', '--help']\n"
+        "from scannerjob.cli import main\n"
+        "try: main()\n"
+        f"except SystemExit: print(sorted(set(sys.modules) & set({HEAVY!r})))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_version() -> None:
+    assert _scannerjob("version").stdout.startswith("0.")
+
+
+def test_validate_accepts(tmp_path: Path) -> None:
+    file = tmp_path / "jobs.yaml"
+    file.write_text(GOOD)
+    done = _scannerjob("validate", file)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"{file}:1: default/pdf-pages is valid\n"
+
+
+def test_validate_names_each_problem_on_a_line_of_its_own(tmp_path: Path) -> None:
+    file = tmp_path / "jobs.yaml"
+    file.write_text(GOOD.replace("interval: 30s", "intervall: 30s").replace("task:", "tsk:"))
+    done = _scannerjob("validate", file)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert sorted(done.stderr.splitlines()) == [
+        f"{file}:10: spec.celery.tsk: unknown field; did you mean task?",
+        f"{file}:7: spec.intervall: unknown field; did you mean interval?",
+        f"{file}:8: spec.celery.task: required, but missing",
+    ]
+
+
+def test_run_starts_nothing_where_one_document_is_bad(tmp_path: Path, secrets: Path) -> None:
+    good, bad = tmp_path / "good.yaml", tmp_path / "bad.yaml"
+    good.write_text(GOOD)
+    bad.write_text(GOOD.replace("interval: 30s", "interval: 30"))
+    done = _scannerjob("run", "-f", good, "-f", bad, "--secrets", secrets, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"{bad}:7: spec.interval: must be a duration with a unit")
+    assert not (tmp_path / "scannerjob-state.db").exists()
+
+
+def test_run_refuses_kubernetes_jobs(tmp_path: Path, secrets: Path) -> None:
+    file = tmp_path / "jobs.yaml"
+    file.write_text(GOOD.partition("  celery:")[0] + "  job: {template: {}}\n")
+    done = _scannerjob("run", "-f", file, "--secrets", secrets)
+    assert done.returncode == 2
+    assert "spec.job: Kubernetes Jobs are launched by the operator only" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("nonsense-hunter2", "cannot be read"),
+        ("oracle://scott:hunter2@db.example/app", "must begin with postgresql://"),
+        ("sqlite://", "expected sqlite:///PATH"),
+        ("sqlite:////no/such/hunter/state.db", "its directory does not exist"),
+    ],
+)
+def test_run_refuses_a_state_that_cannot_be_used(
+    tmp_path: Path, secrets: Path, url: str, expected: str
+) -> None:
+    file = tmp_path / "jobs.yaml"
+    file.write_text(GOOD)
+    done = _scannerjob("run", "-f", file, "--secrets", secrets, "--state", url)
+    assert done.returncode == 2
+    assert done.stderr.startswith("--state: ")
+    assert expected in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert "hunter2" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["run", "-f", "jobs.yaml", "--secrets", "missing"],
+        ["run", "-f", "jobs.yaml", "--secrets", ".", "--namespace", "Not_A_Namespace"],
+        ["run", "--secrets", "."],
+        ["run", "--fil", "jobs.yaml"],
+        ["rnu"],
+        ["validate"],
+        ["demo", "--output", "xml"],
+    ],
+)
+def test_a_mistake_in_the_arguments_is_no_traceback(tmp_path: Path, arguments: list[str]) -> None:
+    (tmp_path / "jobs.yaml").write_text(GOOD)
+    done = _scannerjob(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_demo_keeps_nothing_in_a_directory_that_is_in_use(tmp_path: Path) -> None:
+    (tmp_path / "something").touch()
+    done = _scannerjob("demo", "--keep", tmp_path)
+    assert done.returncode == 2
+    assert str(tmp_path) in done.stderr
+    assert "Traceback" not in done.stderr
