@@ -5,12 +5,12 @@ import tempfile
 from pathlib import Path
 
 import pymysql
-from scannerjob.secrets import DirectorySecrets
 
 from benchmarks.table import Table
 from scannerjob.connect import SecretConnector
 from scannerjob.engine import Engine
 from scannerjob.ports import Ref
+from scannerjob.secrets import DirectorySecrets
 from scannerjob.stores.sql import SqlStore
 from tests.support.servers import MariaDBServer, RedisServer
 

@@ -25,7 +25,8 @@ BAR = 2.0
 def run() -> Table:
     """The two ways in turn, so that a machine which slows down slows both."""
     with RedisServer() as redis:
-        ours, naive = [], []
+        ours: list[float] = []
+        naive: list[float] = []
         for _ in range(ROUNDS):
             for samples, way in ((ours, _ours), (naive, _naive)):
                 redis.flush()
