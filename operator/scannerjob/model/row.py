@@ -8,7 +8,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from enum import StrEnum
 from functools import cached_property
@@ -50,6 +50,9 @@ def to_json(value: Any) -> Json:
             if not math.isfinite(value):
                 raise UnusableRow(f"the value {value} has no JSON form")
             return value
+        case datetime() if value.tzinfo is not None:
+            # One moment has one text, in whatever zone a session shows it: it may be part of a key.
+            return value.astimezone(UTC).isoformat()
         case datetime() | date() | time():
             return value.isoformat()
         case timedelta():

@@ -25,11 +25,10 @@ CONNECT_SECONDS = 5
 class Plan:
     """How a statement is to be run, and what its author should know of it.
 
-    `wrap`: with a LIMIT around it. `inexact`: its columns may convert what they are compared with.
+    `wrap`: with a LIMIT around it.
     """
 
     wrap: bool = False
-    inexact: bool = False
     warnings: tuple[str, ...] = ()
 
 
@@ -72,12 +71,6 @@ class Dialect(abc.ABC):
         """
         del type_code
         return {type(value) for value in values if value is not None}
-
-    def quoted(self, connection: Connection, name: str, plan: Plan) -> str:
-        """A column's name as it is written in a condition."""
-        del plan
-        quoted: str = connection.dialect.identifier_preparer.quote_identifier(name)
-        return quoted
 
     def scan(self, connection: Connection, statement: Statement, plan: Plan, limit: int) -> Result:
         """The statement's first rows, in its order."""

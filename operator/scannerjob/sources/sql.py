@@ -120,8 +120,9 @@ class SqlSource:
         self, statement: Statement, rows: Rows, keys: Sequence[str], connection: Connection
     ) -> Rows:
         dialect = self._server.dialect
-        plan = self._begin(connection, statement, MAX_ROWS)
-        columns = [dialect.quoted(connection, name, plan) for name in self._key]
+        self._begin(connection, statement, MAX_ROWS)
+        quote = connection.dialect.identifier_preparer.quote_identifier
+        columns = [quote(name) for name in self._key]
         wanted = lookup(keys, columns, self._key_types, dialect.placeholder)
         if wanted is None:
             return rows
@@ -151,14 +152,15 @@ class SqlSource:
 
 
 def _merged(rows: Rows, result: Result, records: Records, sought: frozenset[str]) -> Rows:
-    """What is known after these keys were looked for; rows of other keys may have been found."""
-    found = tuple(row for row in records.rows if row.key in sought)
-    present = records.held_back.union(row.key for row in found)
-    certain = result.complete and rows.absence_knowable
+    """What is known after these keys were looked for."""
+    found = {row.key for row in records.rows} | records.held_back
+    # A row that equals a sought one, and has another key, may be that very row: databases may
+    # convert values differently when the query stands inside another one.
+    certain = result.complete and rows.absence_knowable and found <= sought
     return replace(
         rows,
-        fetched=(*rows.fetched, *found),
-        absent=rows.absent | (sought - present if certain else frozenset()),
+        fetched=(*rows.fetched, *(row for row in records.rows if row.key in sought)),
+        absent=rows.absent | (sought - found if certain else frozenset()),
         held_back=rows.held_back | records.held_back,
         problems=tuple(dict.fromkeys((*rows.problems, *records.problems))),
     )

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 import sqlite3
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,10 @@ from sqlalchemy import URL, Connection, Engine, QueuePool, create_engine
 from scannerjob.sources import dialects
 from scannerjob.sources.dialects import Dialect, Plan
 from scannerjob.sources.parse import Statement
+from scannerjob.sources.records import Result
 
 # How often a running query looks at the clock, in steps of SQLite's virtual machine.
 _STEPS = 10_000
-# Lines of EXPLAIN QUERY PLAN where rows of several SELECTs come together.
-_COMPOUND = re.compile("COMPOUND|MERGE|RECURSIVE|UNION|EXCEPT|INTERSECT")
 
 
 class SQLite(Dialect):
@@ -51,20 +49,8 @@ class SQLite(Dialect):
         connection.exec_driver_sql(f"PRAGMA busy_timeout = {round(seconds * 1000)}")
 
     def plan(self, connection: Connection, statement: Statement, *, in_cluster: bool) -> Plan:
-        """Find out whether rows of several SELECTs come together, where types may be mixed."""
-        text = f"EXPLAIN QUERY PLAN {statement.text}"
-        steps = connection.exec_driver_sql(text, execution_options={"no_parameters": True})
-        return Plan(inexact=any(_COMPOUND.search(step[3]) for step in steps))
-
-    def quoted(self, connection: Connection, name: str, plan: Plan) -> str:
-        """With a +, where the column's type may belong to the rows of another SELECT only.
-
-        A column has the type of one of the SELECTs, and converts what it is compared with: to a
-        number, say, which does not equal the text in a row of the other. The + takes the type
-        away, and with it the use of an index (SQLite, "Datatypes", section 3.2).
-        """
-        quoted = super().quoted(connection, name, plan)
-        return f"+{quoted}" if plan.inexact else quoted
+        """The statement as it is."""
+        return Plan()
 
     def reason(self, error: BaseException) -> str | None:
         """By the name of the error's code."""
@@ -82,6 +68,18 @@ class SQLite(Dialect):
         """All: a column's values can be of any type, whatever those are that were read."""
         return (int, str, bytes)
 
+    def look_up(
+        self,
+        connection: Connection,
+        statement: Statement,
+        condition: str,
+        binds: Sequence[Any],
+        limit: int,
+    ) -> Result:
+        """As elsewhere; a text of digits may also stand for a number, but for no larger one."""
+        fitting = [None if _is_too_large(value) else value for value in binds]
+        return super().look_up(connection, statement, condition, fitting, limit)
+
     def escaped(self, text: str) -> str:
         """As it is: SQLite itself tells placeholders from text."""
         return text
@@ -92,7 +90,17 @@ def _connect(path: Path) -> sqlite3.Connection:
         raise sqlite3.OperationalError("there is no such file")
     connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, check_same_thread=False)
     connection.text_factory = _text
+    # The mode is the main database's: what is attached can be written to, and is made if missing.
+    connection.set_authorizer(_deny_attach)
     return connection
+
+
+def _deny_attach(action: int, *_: str | None) -> int:
+    return sqlite3.SQLITE_DENY if action == sqlite3.SQLITE_ATTACH else sqlite3.SQLITE_OK
+
+
+def _is_too_large(value: Any) -> bool:
+    return isinstance(value, int) and not -(2**63) <= value < 2**63
 
 
 def _text(raw: bytes) -> str:
