@@ -24,8 +24,7 @@ def open_engine(url: URL) -> Engine:
 def _connect_args(url: URL) -> dict[str, Any]:
     match url.get_backend_name():
         case "sqlite":
-            # A transaction that takes its write lock late can fail at once instead of waiting.
-            return {"timeout": _TIMEOUT, "isolation_level": "IMMEDIATE"}
+            return {"timeout": _TIMEOUT}  # how long another process's lock is waited for
         case "postgresql":
             return {
                 "connect_timeout": _TIMEOUT,

@@ -61,13 +61,22 @@ class _Thread(threading.Thread):
         self.abandoned = False
 
     def run(self) -> None:
-        while not self.abandoned and (call := self._calls.get()):
-            # A call that nobody waits for any more is not begun.
-            if call.answer.set_running_or_notify_cancel():
-                self.current = call
-                self._answer(call)
-                self.current = None
+        while not self.abandoned and self._take_call():
+            pass
         self._disconnect()
+
+    # While it waits for the next call, this thread must not refer to the last one: that would keep
+    # alive the lane whose end it waits for.
+    def _take_call(self) -> bool:
+        call = self._calls.get()
+        if call is None:
+            return False
+        # A call that nobody waits for any more is not begun.
+        if call.answer.set_running_or_notify_cancel():
+            self.current = call
+            self._answer(call)
+            self.current = None
+        return True
 
     def _answer(self, call: _Call) -> None:
         try:

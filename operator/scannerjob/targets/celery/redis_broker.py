@@ -28,7 +28,7 @@ _KEPT = int(RETENTION.total_seconds())
 _SUPERSEDED = b"superseded"
 
 # Without these a Redis that accepts and never answers is waited for for ever.
-_TRANSPORT_OPTIONS = {"socket_connect_timeout": 5.0, "socket_timeout": 10.0}
+_TRANSPORT_OPTIONS = {"socket_connect_timeout": 5.0, "socket_timeout": 5.0}
 
 # One round trip carries about this much, so that a process which freezes while it writes has little
 # left to write when it goes on.
