@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
@@ -17,18 +18,24 @@ from scannerjob.sources import dialects
 from scannerjob.sources.dialects import Dialect, Plan
 from scannerjob.sources.parse import Statement
 
-# Types of which a value, or its text, finds exactly itself.
-_EXACT_TYPES = frozenset(
-    postgres.types[name].oid
-    for name in (
-        *("int2", "int4", "int8", "oid", "numeric", "bool", "uuid", "bytea"),
-        *("text", "varchar", "bpchar", "name", "date", "timestamp", "timestamptz"),
-    )
+
+def _oids(*names: str) -> frozenset[int]:
+    return frozenset(postgres.types[name].oid for name in names)
+
+
+# Types of which a value finds exactly itself.
+_EXACT_TYPES = _oids(
+    *("int2", "int4", "int8", "oid", "numeric", "bool", "uuid", "bytea"),
+    *("text", "varchar", "bpchar", "name"),
 )
+# Types of which a text does, also where it stands for what Python has no value for.
+_EXACT_AS_TEXT = _oids("date", "timestamp", "timestamptz")
 # Above are enums, citext and other types of extensions: psycopg has them as the text they came as.
 _FIRST_USER_DEFINED_OID = 16384
 # Types with values that Python's have no place for: infinity, BC, 24:00.
-_TIME_TYPES = ("date", "time", "timetz", "timestamp", "timestamptz", "interval")
+_TIME_TYPES = _oids("date", "time", "timetz", "timestamp", "timestamptz", "interval")
+# psycopg has no SQLSTATE for what a server says before there is a connection.
+_REFUSES_LOGIN = re.compile(r'authentication|password|pg_hba|role "')
 
 # In the planner's units, about one for each page read: less is not worth an index.
 _WORTH_AN_INDEX = 5000
@@ -85,7 +92,7 @@ class PostgreSQL(Dialect):
     def reason(self, error: BaseException) -> str | None:
         """By SQLSTATE class (PostgreSQL's manual, appendix A)."""
         state = getattr(error, "sqlstate", None) or ""
-        if state.startswith("28"):
+        if state.startswith("28") or (not state and _REFUSES_LOGIN.search(str(error))):
             return "AuthenticationFailed"
         if state == "57014":  # query_canceled
             return "QueryTimeout"
@@ -103,14 +110,15 @@ class PostgreSQL(Dialect):
 
     def key_types(self, values: Collection[Any], type_code: Any) -> Collection[type]:
         """None for types with several values of one text, or several texts of one value."""
+        if type_code in _EXACT_AS_TEXT:
+            return (str,)
         exact = type_code in _EXACT_TYPES or type_code >= _FIRST_USER_DEFINED_OID
         return super().key_types(values, type_code) if exact else ()
 
 
 def _load_times_leniently(connection: psycopg.Connection[Any], _: Any) -> None:
     """Have times that Python cannot hold arrive as PostgreSQL's text; they would fail the query."""
-    for name in _TIME_TYPES:
-        oid = postgres.types[name].oid
+    for oid in _TIME_TYPES:
         strict = connection.adapters.get_loader(oid, pq.Format.TEXT)
         if strict is not None:
             connection.adapters.register_loader(oid, _lenient(strict))
