@@ -2,10 +2,14 @@
 
 import asyncio
 import contextlib
+import json
+import os
 import socket
+import sys
 import threading
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -13,7 +17,10 @@ from scannerjob.model.facts import Fact, Observation, Send
 from scannerjob.model.ledger import Item, Phase
 from scannerjob.model.row import Row
 from scannerjob.model.spec import ScannerJobSpec, parse_spec
+from scannerjob.targets.celery import Brokers, CeleryTarget
 from scannerjob.targets.celery.delivery import boottime
+from tests.support.celery_worker import CeleryWorker
+from tests.support.processes import Process
 
 _SECRET = {"urlSecretRef": {"name": "any", "key": "url"}}
 
@@ -148,3 +155,91 @@ class LossyProxy:
                 if not self._lossy:
                     client.sendall(data)
         client.close()
+
+
+ACCEPTED, NOT_SENT, UNCERTAIN = {Fact.ACCEPTED}, {Fact.NOT_SENT}, {Fact.UNCERTAIN}
+
+
+def opened(
+    url: str, results: str | None = None, spec: ScannerJobSpec | None = None
+) -> CeleryTarget:
+    return Brokers().open(url, results, spec or celery_spec())
+
+
+def launch(target: CeleryTarget, sends: Sequence[Send], seconds: float = 30) -> Any:
+    return asyncio.run(target.launch(sends, soon(seconds)))
+
+
+def at(url: str, place: str) -> str:
+    """The same URL, leading elsewhere."""
+    return f"redis://{place}/0"
+
+
+class Worker:
+    """A worker that writes down what it runs."""
+
+    def __init__(self, folder: Path, broker: str, results: str | None = None) -> None:
+        (folder / "docs.py").write_text(WORKER)
+        self._out = folder / "out"
+        env = {"BROKER": broker, "OUT": str(self._out)} | ({"RESULTS": results} if results else {})
+        self.process = CeleryWorker(folder / "docs.py", env=env)
+
+    def __enter__(self) -> "Worker":
+        self.process.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+
+    def ran(self) -> list[dict[str, Any]]:
+        if not self._out.exists():
+            return []
+        return [json.loads(line) for line in self._out.read_text().splitlines()]
+
+
+WORKER = """
+import json, os, time
+from celery import Celery
+
+app = Celery("docs", broker=os.environ["BROKER"], backend=os.environ.get("RESULTS"))
+app.conf.worker_prefetch_multiplier = 1
+app.conf.broker_connection_retry_on_startup = True
+
+if os.environ["BROKER"].startswith("sqla"):
+    from kombu.transport.sqlalchemy import Transport
+    Transport.polling_interval = 0.05
+
+
+@app.task(name="docs.tasks.record", bind=True)
+def record(self, **kwargs):
+    line = json.dumps({"id": self.request.id, "kwargs": kwargs, "limit": self.request.timelimit})
+    with open(os.environ["OUT"], "a") as out:
+        out.write(line + "\\n")
+    if kwargs.get("fail"):
+        raise ValueError(kwargs["fail"])
+    time.sleep(kwargs.get("sleep", 0))
+"""
+
+
+PUBLISHER = """
+import asyncio, json, sys
+from scannerjob.targets.celery import Brokers
+from tests.support.celery_target import celery_spec, make_send, soon
+
+url, seconds, size, ids = sys.argv[1], float(sys.argv[2]), int(sys.argv[3]), sys.argv[4:]
+sends = [make_send({"pdf_id": 1, "title": "x" * size}, id=each) for each in ids]
+target = Brokers().open(url, None, celery_spec())
+deadline = soon(seconds)
+print("ready", flush=True)
+seen = asyncio.run(target.launch(sends, deadline))
+print(json.dumps({each: known.fact.value for each, known in seen.items()}), flush=True)
+"""
+
+
+def publisher(
+    folder: Path, url: str, sends: Sequence[Send], seconds: float = 30, size: int = 10
+) -> Process:
+    root = Path(__file__).parents[2]
+    env = {**os.environ, "PYTHONPATH": f"{root}:{root / 'operator'}"}
+    command = [sys.executable, "-c", PUBLISHER, url, str(seconds), str(size), *ids_of(sends)]
+    return Process(command, log=folder / "publisher.log", env=env)
