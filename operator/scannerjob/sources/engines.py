@@ -16,7 +16,7 @@ from scannerjob.model.spec import ScannerJobSpec
 from scannerjob.ports import SourceError
 from scannerjob.sources.dialects import POOL_SIZE, Dialect, dialect_of
 from scannerjob.sources.sql import SqlSource
-from scannerjob.stores.threads import Threads
+from scannerjob.threads import Threads
 from scannerjob.urls import endpoint_identity, host_of, parse_database_url, scrub
 
 _Result = TypeVar("_Result")
@@ -164,6 +164,8 @@ class _Call:
     def using(self, connection: Connection) -> Iterator[None]:
         """Note that this connection is the one to sever, until it goes back to the pool."""
         with self._lock:
+            if self.abandoned:
+                raise TimeoutError("nobody waits for this call any more")
             self._connection = connection.connection.dbapi_connection
         self.stage = Stage.RUNNING
         try:

@@ -38,7 +38,7 @@ from sqlalchemy.sql import ColumnElement
 from scannerjob.ports import ConflictError, Ref, Snapshot, UnknownOutcomeError
 from scannerjob.stores import reference
 from scannerjob.stores.database import POOL_SIZE, Database
-from scannerjob.stores.threads import Threads
+from scannerjob.threads import Threads
 
 _Result = TypeVar("_Result")
 

@@ -46,5 +46,5 @@ class Threads:
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(self._places.release)
 
-        threading.Thread(target=work, name="ledger", daemon=True).start()
+        threading.Thread(target=work, name="database", daemon=True).start()
         return future
