@@ -141,8 +141,10 @@ class Scanner:
         try:
             return await self._cycle(stopping)
         except ConflictError:
+            self._next_look = 0.0  # the last one led to nothing
             return _AFTER_CONFLICT
         except PortError as error:
+            self._next_look = 0.0
             rest = self._store_rest.failed(self._clock.boottime())
             log.warning("%s: %s; next try in %.0f s", self.ref, error, rest)
             return rest
@@ -466,7 +468,8 @@ class Scanner:
         waits = [max(self._next_look - boottime, self._database_rest.rest(boottime))]
         waits += [target_rest] if target_rest else []
         if coming := next_time(decision.ledger, facts.read_at):
-            waits.append(coming.total_seconds())
+            elapsed = self._clock.now() - facts.read_at
+            waits.append((coming - elapsed).total_seconds())
         return max(min(waits), spacing, MIN_LOOK_DISTANCE.total_seconds())
 
 

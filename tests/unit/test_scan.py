@@ -1,0 +1,178 @@
+"""What a scanner does between cycles: when it looks again, and what it remembers."""
+
+from __future__ import annotations
+
+import pytest
+
+from scannerjob.model.facts import Fact
+from tests.model.world import Fault, Setup, World
+
+
+def one(lifetime: bool = True, outcomes: bool = False) -> World:
+    """One row, one slot, one operator, and a ledger that was begun."""
+    world = World(Setup(rows=1, cap=1, lifetime=lifetime, outcomes=outcomes), operators=1)
+    world.finish_row("[0]")
+    world.finish_cycle(0)
+    world.return_row("[0]")
+    world.advance(30)
+    return world
+
+
+def until(world: World, where: str, fault: Fault = Fault.NONE) -> None:
+    """Go on to this point, and past it with this fault."""
+    world.step(0)
+    while not world.operators[0].where.startswith(where):
+        world.step(0)
+    world.step(0, fault)
+
+
+def finish(world: World) -> float:
+    while world.operators[0].cycle is not None:
+        world.step(0)
+    delay = world.operators[0].delay
+    assert delay is not None
+    return delay
+
+
+def conditions(world: World) -> dict[str, str]:
+    return {each["type"]: each["status"] for each in world.store.status["conditions"]}
+
+
+def phases(world: World) -> list[str]:
+    return [each["phase"] for each in world.store.status["items"]]
+
+
+def test_the_ledger_is_begun_and_marked_before_the_first_claim() -> None:
+    world = World(Setup(), operators=1)
+
+    until(world, "store.mark")
+
+    assert world.store.marked
+    assert world.store.status["items"] == []
+
+
+def test_the_outcome_of_a_send_is_written_at_once() -> None:
+    world = one()
+
+    delay = world.finish_cycle(0)
+    assert (delay is not None and delay < 0.1, phases(world)) == (True, ["Claimed"])
+
+    world.finish_cycle(0)
+    assert phases(world) == ["Launched"]
+
+
+def test_nothing_is_written_where_nothing_is_new() -> None:
+    world = one(lifetime=False)
+    for _ in range(3):
+        world.finish_cycle(0)
+    before = world.store.version
+
+    for _ in range(5):
+        world.advance(30)
+        world.finish_cycle(0)
+
+    assert world.store.version == before
+
+
+@pytest.mark.parametrize("where", ["source.scan", "target.observe"])
+def test_what_failed_is_tried_again_after_a_rest_and_not_after_the_interval(where: str) -> None:
+    world = one()
+    world.edit(interval="1h")
+
+    until(world, where, Fault.REFUSED)
+    delay = finish(world)
+    assert delay == 1
+    assert conditions(world)["Ready"] == "False"
+
+    world.advance(delay)
+    world.finish_cycle(0)
+    assert phases(world) == ["Claimed"]
+    world.finish_cycle(0)
+    assert conditions(world)["Ready"] == "True"
+
+
+def test_a_refused_launch_is_released_and_sent_anew() -> None:
+    world = one()
+
+    until(world, "target.launch", Fault.REFUSED)
+    finish(world)
+    world.finish_cycle(0)
+    assert phases(world) == []
+
+    world.advance(1)
+    world.finish_cycle(0)
+    world.finish_cycle(0)
+    assert phases(world) == ["Launched"]
+    assert len(world.broker.messages) == 1
+
+
+@pytest.mark.parametrize("fault", [Fault.LANDED, Fault.LOST])
+def test_a_claim_whose_write_had_no_answer_is_never_sent_and_released(fault: Fault) -> None:
+    world = one()
+
+    until(world, "store.write", fault)
+    finish(world)
+    assert world.broker.messages == []
+
+    world.advance(1)
+    for _ in range(3):
+        world.finish_cycle(0)
+    assert len(world.broker.messages) == 1
+    assert phases(world) == ["Launched"]
+
+
+def test_a_process_that_was_frozen_after_its_claim_sends_nothing() -> None:
+    world = one()
+
+    until(world, "store.write: answered")
+    world.advance(31)
+    finish(world)
+    assert world.broker.messages == []
+
+    world.finish_cycle(0)
+    assert phases(world) == []
+
+
+def test_a_claim_is_dated_when_it_is_made_however_long_reading_took() -> None:
+    world = one()
+
+    until(world, "source.scan")
+    world.advance(3600)
+    finish(world)
+
+    assert world.store.status["items"][0]["since"] == "2030-01-01T01:00:30Z"
+
+
+def test_a_launch_that_was_superseded_before_its_row_came_back_is_launched_anew() -> None:
+    world = one(lifetime=False)
+    until(world, "store.write")
+    world.crash(0)
+    world.finish_row("[0]")
+    world.advance(6)
+    until(world, "store.write", Fault.LOST)
+    world.crash(0)
+    world.return_row("[0]")
+
+    world.recover()
+
+    assert not world.rows["[0]"].pending
+    assert world.broker.executed == {"launch-2"}
+
+
+def test_a_rest_that_ends_during_a_cycle_is_not_slept_over() -> None:
+    world = one(outcomes=True)
+    world.edit(interval="1h")
+    world.finish_cycle(0)
+    world.finish_cycle(0)
+    (message,) = world.broker.messages
+    world.broker.start(message)
+    world.broker.report(message, Fact.FAILED)
+    world.advance(30)
+    assert (world.finish_cycle(0) or 0) <= 10
+
+    until(world, "target.observe")
+    world.advance(20)
+    assert finish(world) < 1
+    world.finish_cycle(0)
+    world.finish_cycle(0)
+    assert phases(world) == ["Launched"]
