@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import make_url
@@ -10,6 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from scannerjob.model.row import Presence
 from scannerjob.ports import ConfigurationError
 from scannerjob.sources import Databases
+from scannerjob.sources.records import Result
 from scannerjob.sources.sqlite import SQLite
 from tests.support.sources import execute, failure, look, spec
 
@@ -116,6 +119,30 @@ def test_it_reads_on_while_rows_are_unusable(url: str) -> None:
     found = look(url, query, limit=3)
     assert found.keys[:3] == ["[301]", "[302]", "[303]"]
     assert not found.rows.complete
+
+
+def test_unusable_rows_are_read_past_at_once_the_next_time(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts: list[int] = []
+    read = SQLite.scan
+
+    def counted(self: SQLite, *arguments: Any) -> Result:
+        counts.append(arguments[-1])
+        return read(self, *arguments)
+
+    async def run() -> None:
+        databases = Databases()
+        query = f"SELECT CASE WHEN id > 300 THEN id END AS id FROM ({_ENDLESS})"
+        source = databases.open(url, spec(query))
+        assert len((await source.scan(3)).rows) >= 3
+        counts.clear()
+        assert len((await source.scan(3)).rows) >= 3
+        databases.close()
+
+    monkeypatch.setattr(SQLite, "scan", counted)
+    asyncio.run(run())
+    assert counts == [303]
 
 
 def test_ten_thousand_unusable_rows_block_the_scan(url: str) -> None:

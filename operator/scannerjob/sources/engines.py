@@ -123,22 +123,19 @@ class Server:
         invalidated = isinstance(error, DBAPIError) and error.connection_invalidated
         cause = error.orig if isinstance(error, DBAPIError) and error.orig else error
         reason = self.dialect.reason(cause)
-        if reason is None or invalidated:
-            connected = call.stage is Stage.RUNNING and not invalidated
-            reason = "QueryFailed" if connected else "DatabaseUnreachable"
+        if invalidated or (reason is None and call.stage is not Stage.RUNNING):
+            reason = "DatabaseUnreachable"
         if reason == "AuthenticationFailed":
             # What databases say of this names the user.
             message = "the user or the password is refused, or has no right to this database"
         else:
             message = self._line(self.dialect.message(cause))
-        return SourceError(reason, f"{self._host}: {message}")
+        return SourceError(reason or "QueryFailed", f"{self._host}: {message}")
 
     def _line(self, text: str) -> str:
         line = (text.strip() or "no reason was given").splitlines()[0][:_MAX_MESSAGE]
-        if self._user:
-            line = line.replace(f"'{self._user}'@", "'***'@").replace(
-                f'user "{self._user}"', "user"
-            )
+        # As MySQL writes it where a right is missing.
+        line = line.replace(f"'{self._user}'@", "'***'@")
         return scrub(line, self._url)
 
 

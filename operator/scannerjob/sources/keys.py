@@ -2,7 +2,7 @@
 
 A key is JSON; what the driver read from the column was not. The values that are looked for must
 include, by the database's own comparison, every value that has this JSON form. Where that is not
-certain, the key is not looked for. Other rows that are found do no harm: their keys differ.
+certain, the key is not looked for.
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ def lookup(
         return None
     groups = list(sought.values())
     if len(columns) == 1:
+        # One list, which is what databases search an index for best.
         groups = [[[value for [values] in groups for value in values]]]
     terms = [
         " AND ".join(

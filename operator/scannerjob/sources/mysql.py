@@ -75,8 +75,9 @@ class MySQL(Dialect):
     def begin(self, connection: Connection, seconds: float, limit: int) -> None:
         """Set the session's limits, which its next user sets anew."""
         raw: Any = connection.connection.dbapi_connection
-        # PyMySQL takes it with the connection only, which serves queries of different patience.
-        raw._read_timeout = seconds + 1
+        # PyMySQL takes it with the connection only, which serves queries of different patience. It
+        # is the last resort, by which a thread ends that nobody waits for any more.
+        raw._read_timeout = seconds + 2
         if getattr(connection.dialect, "is_mariadb", False):
             timeout = f"max_statement_time = {seconds}"
         else:

@@ -62,6 +62,11 @@ class PostgreSQL(Dialect):
             use_native_hstore=False,
             connect_args={
                 "connect_timeout": dialects.CONNECT_SECONDS,
+                # A host that vanished says nothing: the kernel must find out.
+                "keepalives_idle": 10,
+                "keepalives_interval": 5,
+                "keepalives_count": 4,
+                "tcp_user_timeout": 30_000,
                 "client_encoding": "utf8",
                 # PgBouncer gives each transaction another session: nothing prepared is found again.
                 "prepare_threshold": None,

@@ -14,6 +14,7 @@ _Key = Sequence[str]
 
 # What a problem shows of a key.
 _SHOWN_KEY = 80
+_encode = json.JSONEncoder(ensure_ascii=False).encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +106,7 @@ def _canonical(columns: dict[str, Any]) -> str:
 def _sendable(columns: dict[str, Any]) -> dict[str, Json]:
     values = {name: _json(name, value) for name, value in columns.items()}
     try:
-        size = len(json.dumps(values, ensure_ascii=False).encode())
+        size = len(_encode(values).encode())
     except UnicodeEncodeError:
         raise UnusableRow("a text in it is not valid") from None
     if size > MAX_ROW_BYTES:

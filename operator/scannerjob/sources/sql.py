@@ -45,6 +45,8 @@ class SqlSource:
         self._query_hash = _hash(spec, server.identity)
         self._statement: Statement | None = None
         self._plan: Plan | None = None
+        # As many as last time will most likely stand before the usable ones again.
+        self._unusable = 0
         self._key: Sequence[str] = ()
         self._key_types: Sequence[Collection[type]] = ()
 
@@ -64,9 +66,11 @@ class SqlSource:
 
         While rows are unusable it reads on, twice as many each time, to 10,000.
         """
-        count, most = limit, max(limit, MAX_ROWS)
+        most = max(limit, MAX_ROWS)
+        count = min(limit + self._unusable, most)
         while True:
             rows = await self._run(self._first_rows, count)
+            self._unusable = len(rows.problems)
             if len(rows.rows) >= limit or rows.complete or count == most:
                 return replace(rows, blocked=not rows.rows and not rows.complete)
             count = min(2 * count, most)
