@@ -146,7 +146,7 @@ class Scanner:
         except PortError as error:
             self._next_look = 0.0
             rest = self._store_rest.failed(self._clock.boottime())
-            log.warning("%s: %s; next try in %.0f s", self.ref, error, rest)
+            log.warning("%s: %s: %s; next try in %.0f s", self.ref, error.reason, error, rest)
             return rest
 
     async def _cycle(self, stopping: bool) -> float | None:
@@ -415,7 +415,20 @@ class Scanner:
         self._store_rest.worked()
         self._unbooked = False
         self._forget_booked(decision.ledger)
+        self._tell(snapshot.status, written.status)
         return written.status
+
+    def _tell(self, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
+        """Log what `Ready` says when its reason changes; troubles were logged as they happened."""
+        was, ready = conditions.find(before, "Ready"), conditions.find(after, "Ready")
+        if (
+            ready.get("reason") == was.get("reason")
+            or self._database.trouble
+            or self._target.trouble
+        ):
+            return
+        level = logging.INFO if ready["reason"] == "Scanning" else logging.WARNING
+        log.log(level, "%s: %s: %s", self.ref, ready["reason"], ready["message"])
 
     def _note(self, sends: Sequence[Send], seen: Observation) -> None:
         for send in sends:

@@ -85,7 +85,7 @@ async def _apply(ref: Ref, document: Mapping[str, Any], store: SqlStore) -> None
             return await _try_to_apply(ref, document, store)
         except UnknownOutcomeError as error:
             delay = rest.failed(0)
-            log.warning("%s: %s; next try in %.0f s", ref, error, delay)
+            log.warning("%s: %s: %s; next try in %.0f s", ref, error.reason, error, delay)
             await asyncio.sleep(delay)
 
 

@@ -143,3 +143,9 @@ def stamped(
             "lastTransitionTime": (same and old.get("lastTransitionTime")) or format_time(now),
         }
     return [before[kind] for kind in sorted(before)]
+
+
+def find(status: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
+    """The condition of this type in a `status`; empty if there is none."""
+    found = (each for each in status.get("conditions", ()) if each.get("type") == kind)
+    return next(found, {})
