@@ -9,13 +9,16 @@ from tests.support.controlplane import ControlPlane
 CRDS = Path(__file__).parents[2] / "crds"
 
 
-@pytest.fixture(scope="session")
-def _scannerjobs(_control_plane: ControlPlane) -> ControlPlane:
-    _control_plane.ensure_answering()
-    _control_plane.kubectl("apply", "-f", CRDS)
-    _control_plane.kubectl(
+def install_crd(plane: ControlPlane) -> None:
+    plane.kubectl("apply", "-f", CRDS)
+    plane.kubectl(
         "wait", "--for=condition=Established", "crd/scannerjobs.scannerjob.dev", "--timeout=30s"
     )
+
+
+@pytest.fixture(scope="session")
+def _scannerjobs(_control_plane: ControlPlane) -> ControlPlane:
+    install_crd(_control_plane.ensure_answering())
     return _control_plane
 
 

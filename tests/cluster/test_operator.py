@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.cluster.conftest import install_crd
 from tests.cluster.workload import Workload, condition, scannerjob
 from tests.support.controlplane import ControlPlane, KubectlError
 from tests.support.ports import free_port
@@ -325,4 +326,31 @@ def test_kopf_run_starts_the_same(
     env = {**os.environ, "KUBECONFIG": str(kubeconfig), "PYTHONPATH": "operator"}
     with Process(command, log=tmp_path / "kopf.log", env=env):
         wait_done(workload)
+    workload.assert_each_row_ran_once()
+
+
+def test_without_the_crd_it_says_so_and_ends(
+    cluster: ControlPlane, namespace: str, operator: Start
+) -> None:
+    cluster.kubectl("delete", "crd", "scannerjobs.scannerjob.dev")
+    try:
+        process = operator()
+        assert process.wait(60) == 1
+    finally:
+        install_crd(cluster)
+    assert "install the CRD first" in process.log()
+    assert "Traceback" not in process.log()
+
+
+def test_an_api_server_that_is_away_at_the_start_is_waited_for(
+    cluster: ControlPlane, namespace: str, workload: Workload, operator: Start
+) -> None:
+    workload.insert(3)
+    cluster.apply(*workload.secrets(namespace), scannerjob(namespace))
+    cluster.kill_apiserver()
+    process = operator()
+    eventually(lambda: "no answer from the API server" in process.log())
+    cluster.start_apiserver()
+    wait_done(workload)
+    assert process.running
     workload.assert_each_row_ran_once()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import threading
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -42,6 +41,7 @@ CREATE TABLE pdf (id serial PRIMARY KEY, seconds float, pages_created bool DEFAU
 CREATE TABLE execution (pdf_id int, id text, ended timestamptz);
 """
 QUERY = "SELECT id AS pdf_id, seconds FROM pdf WHERE NOT pages_created ORDER BY id"
+_END = "nobody looks any more"
 
 
 class Published:
@@ -49,14 +49,21 @@ class Published:
 
     def __init__(self, url: str) -> None:
         self.times: dict[str, float] = {}
-        self._monitor = redis.Redis.from_url(url).monitor()  # type: ignore[no-untyped-call]
+        self._client = redis.Redis.from_url(url)
+        self._monitor = self._client.monitor()  # type: ignore[no-untyped-call]
         self._monitor.__enter__()
-        threading.Thread(target=self._watch, daemon=True).start()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._client.echo(_END)
+        self._thread.join()
 
     def _watch(self) -> None:
-        with suppress(redis.ConnectionError):  # Redis was stopped
-            for seen in self._monitor.listen():
-                self._note(str(seen["command"]), float(seen["time"]))
+        for seen in self._monitor.listen():
+            if seen["command"] == f"ECHO {_END}":
+                return
+            self._note(str(seen["command"]), float(seen["time"]))
 
     def _note(self, command: str, time: float) -> None:
         if command.startswith("LPUSH celery "):
@@ -131,6 +138,7 @@ class Workload:
 
     def __exit__(self, *_: object) -> None:
         self.worker.kill()
+        self.published.close()
 
     @property
     def _libpq(self) -> str:

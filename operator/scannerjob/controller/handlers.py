@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from collections.abc import Collection
+from contextlib import suppress
 from typing import Any
 
 import kopf
 
+from scannerjob.apiserver import RefusedError
 from scannerjob.controller.operator import Operator
 from scannerjob.model.spec import API_GROUP, API_VERSION
-from scannerjob.ports import ConfigurationError, PortError, Ref
+from scannerjob.ports import ConfigurationError, PortError, Ref, UnknownOutcomeError
 
 log = logging.getLogger(__name__)
 
@@ -27,9 +30,13 @@ def run(namespaces: Collection[str] = (), liveness_port: int | None = None) -> N
     """Run the operator until SIGTERM or SIGINT.
 
     It serves the ScannerJobs in these namespaces, or in all of the cluster. With `liveness_port`,
-    GET /healthz there answers while the event loop lives. Raises ConfigurationError where there is
-    no cluster, or none that knows ScannerJobs.
+    GET /healthz there answers while the event loop lives. Exits with a message where there is no
+    cluster, or none that knows ScannerJobs.
     """
+    try:
+        asyncio.run(_check())
+    except ConfigurationError as error:
+        sys.exit(f"scannerjob: {error}")
     health = f"http://0.0.0.0:{liveness_port}/healthz" if liveness_port else None
     kopf.run(
         standalone=True,
@@ -37,6 +44,14 @@ def run(namespaces: Collection[str] = (), liveness_port: int | None = None) -> N
         namespaces=namespaces,
         liveness_endpoint=health,
     )
+
+
+async def _check() -> None:
+    """Find out what would keep it from starting, before kopf would log it with a traceback."""
+    # Any other trouble may pass: `start` tries again.
+    with suppress(UnknownOutcomeError, RefusedError):
+        operator = await Operator.open()
+        await operator.close()
 
 
 @kopf.on.startup()

@@ -52,7 +52,10 @@ async def _require_crd(api: ApiClient) -> None:
                 API_GROUP, version, _request_timeout=TIMEOUT
             )
     except RefusedError as error:
-        raise ConfigurationError("NoCRD", f"{error}; install it: kubectl apply -f crds/") from None
+        if error.status != 404:
+            raise
+        message = f"{error}: install the CRD first (kubectl apply -f crds/)"
+        raise ConfigurationError("NoCRD", message) from None
 
 
 async def _close(api: ApiClient) -> None:
