@@ -213,18 +213,32 @@ def test_memory_stays_flat_with_a_million_rows(
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20_000
 
 
-def test_an_unindexed_order_is_asked_for_with_a_limit(postgres_url: str) -> None:
+def test_an_unindexed_order_is_asked_for_with_a_limit(
+    postgres_server: PostgresServer, postgres_url: str
+) -> None:
     execute(
         postgres_url,
-        "CREATE TABLE pdf (id integer PRIMARY KEY, at integer)",
-        "INSERT INTO pdf SELECT i, -i FROM generate_series(1, 50000) i",
+        "CREATE TABLE pdf (id integer PRIMARY KEY, at integer, title text)",
+        "INSERT INTO pdf SELECT i, -i, repeat('x', 99) FROM generate_series(1, 100000) i",
         "ANALYZE pdf",
     )
-    found = look(postgres_url, "SELECT id FROM pdf ORDER BY at -- oldest", limit=3)
-    assert found.keys == ["[50000]", "[49999]", "[49998]"]
+    query = "SELECT id, title FROM pdf ORDER BY at -- oldest"
+
+    def spilled() -> int:
+        eventually(lambda: _connections(postgres_server, postgres_url) == 0)
+        counted = "SELECT temp_files FROM pg_stat_database WHERE datname = current_database()"
+        return int(str(look(postgres_url, counted).values[0]["temp_files"]))
+
+    before = spilled()
+    found = look(postgres_url, query, limit=3)
+    assert found.keys == ["[100000]", "[99999]", "[99998]"]
     [warning] = found.warnings
     assert warning.startswith("ScanNotIndexed")
     assert "ORDER BY" in warning
+    assert spilled() == before
+    # To sort all of them takes a file: the query itself does.
+    execute(postgres_url, query)
+    assert spilled() > before
 
 
 def test_a_missing_index_is_a_warning_and_a_partial_index_ends_it(postgres_url: str) -> None:
@@ -695,12 +709,11 @@ def test_a_black_hole_delays_only_its_own_scans(url: str, scheme: str) -> None:
 def test_a_frozen_server_ends_within_the_deadline_and_is_used_again(
     server: DatabaseServer, url: str
 ) -> None:
-    threads = threading.active_count()
-
     async def run() -> None:
         databases = Databases()
         source = databases.open(url, spec("SELECT id FROM pdf", queryTimeout="1s"))
         assert len((await source.scan(10)).rows) == 5
+        before = set(threading.enumerate())
         server.pause()
         for _ in range(3):
             begun = time.monotonic()
@@ -708,12 +721,15 @@ def test_a_frozen_server_ends_within_the_deadline_and_is_used_again(
                 await source.scan(10)
             assert failed.value.reason in ("QueryTimeout", "DatabaseUnreachable")
             assert time.monotonic() - begun < 8
+        begun = time.monotonic()
+        while threads := set(threading.enumerate()) - before:
+            assert time.monotonic() - begun < 30, f"left behind: {threads}"
+            await asyncio.sleep(0.1)
         server.resume()
         assert len((await _soon(source)).rows) == 5
         databases.close()
 
     asyncio.run(run())
-    eventually(lambda: threading.active_count() <= threads, message="no thread is left hanging")
 
 
 def test_a_server_that_was_restarted_is_no_error(server: DatabaseServer, url: str) -> None:
