@@ -92,9 +92,13 @@ def operator(
     """Run as a Kubernetes operator, with the rights of the current context or service account."""
     from scannerjob import controller
     from scannerjob.logs import set_up_logging
+    from scannerjob.ports import ConfigurationError
 
     set_up_logging()
-    controller.run(namespace or [], liveness_port=liveness_port)
+    try:
+        controller.run(namespace or [], liveness_port=liveness_port)
+    except ConfigurationError as error:
+        _refuse([str(error)])
 
 
 @app.command()

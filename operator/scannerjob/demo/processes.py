@@ -32,7 +32,8 @@ class Process:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 cwd=log.parent,
-                env={**os.environ, **env},
+                # A worker that is killed leaves temporary files behind: here they are removed.
+                env={**os.environ, "TMPDIR": str(log.parent), **env},
                 start_new_session=True,
             )
 
