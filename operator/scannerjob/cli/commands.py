@@ -49,8 +49,8 @@ def run(
         str,
         typer.Option(
             metavar="URL",
-            help="The database of the ledger, which processes may share. Without user and password "
-            "on the command line: SCANNERJOB_STATE.",
+            help="The database of the ledger, which processes may share. A URL with a password is "
+            "better kept in the environment, where other users do not see it.",
             envvar="SCANNERJOB_STATE",
         ),
     ] = f"sqlite:///{_STATE_FILE}",
@@ -92,13 +92,9 @@ def operator(
     """Run as a Kubernetes operator, with the rights of the current context or service account."""
     from scannerjob import controller
     from scannerjob.logs import set_up_logging
-    from scannerjob.ports import ConfigurationError
 
     set_up_logging()
-    try:
-        controller.run(namespace or [], liveness_port=liveness_port)
-    except ConfigurationError as error:
-        _refuse([str(error)])
+    controller.run(namespace or [], liveness_port=liveness_port)
 
 
 @app.command()
