@@ -16,20 +16,16 @@ from typing import Any
 from uuid import uuid4
 
 from scannerjob.model import conditions
-from scannerjob.model.conditions import Contact, Trouble
+from scannerjob.model.conditions import Trouble
 from scannerjob.model.decide import decide
-from scannerjob.model.facts import Decision, Fact, Facts, Hold, Observation, Report, Send
+from scannerjob.model.facts import Decision, Fact, Facts, Hold, Observation, Send
 from scannerjob.model.ledger import (
     Ledger,
     LedgerError,
-    Phase,
-    format_time,
     ledger_from_status,
     ledger_to_status,
-    parse_time,
 )
 from scannerjob.model.limits import (
-    LAST_SCAN_EVERY,
     MIN_LOOK_DISTANCE,
     SEND_WITHIN,
     STATUS_BYTES_PER_SECOND,
@@ -45,6 +41,8 @@ from scannerjob.model.reading import (
 )
 from scannerjob.model.row import Rows
 from scannerjob.model.spec import ScannerJobSpec, SpecError, parse_spec
+from scannerjob.outbox import Outbox
+from scannerjob.peers import Backoff, Peer
 from scannerjob.ports import (
     Clock,
     ConfigurationError,
@@ -58,6 +56,7 @@ from scannerjob.ports import (
     SourceError,
     TargetError,
 )
+from scannerjob.status import cycle_status, differs, unusable_status
 
 log = logging.getLogger(__name__)
 
@@ -65,29 +64,6 @@ log = logging.getLogger(__name__)
 _AFTER_CONFLICT = 0.05
 _STOPPING = Hold("Stopping", "this process is stopping")
 _AUTHENTICATION_FAILED = "AuthenticationFailed"
-
-
-class Backoff:
-    """How long something that failed is left alone: 1 s, doubled each time, at most 30 s."""
-
-    def __init__(self) -> None:
-        self._failures = 0
-        self._until = 0.0
-
-    def failed(self, now: float) -> float:
-        """Note a failure; says for how many seconds to leave it alone."""
-        rest = min(30.0, 2.0 ** min(self._failures, 5))
-        self._failures += 1
-        self._until = now + rest
-        return rest
-
-    def worked(self) -> None:
-        """Note that it works."""
-        self._failures, self._until = 0, 0.0
-
-    def rest(self, now: float) -> float:
-        """How many seconds it is still to be left alone."""
-        return max(0.0, self._until - now)
 
 
 def _launch_id() -> str:
@@ -115,22 +91,20 @@ class Scanner:
         self._connector = connector
         self._clock = clock
         self._new_id = new_id
-        self._reports: dict[str, Report] = {}
-        self._unbooked = False
+        self._outbox = Outbox()
         self._next_look = 0.0
         self._more_rows = False
         self._blind = False
-        self._database = Contact()
-        self._target = Contact()
-        self._database_rest = Backoff()
-        self._target_rest = Backoff()
+        self._database = Peer()
+        self._target = Peer()
         self._store_rest = Backoff()
+        self._unusable_rest = Backoff()
         self._generation: tuple[str, int] | None = None
 
     @property
     def has_reports(self) -> bool:
         """Whether something is known of our sends that the ledger does not know yet."""
-        return self._unbooked
+        return self._outbox.unbooked
 
     async def cycle(self, *, stopping: bool = False) -> float | None:
         """Run one cycle; gives the seconds until the next is due, or None if the object is gone.
@@ -175,7 +149,8 @@ class Scanner:
             self._more_rows = decision.more_rows
         # 5. claim. A crash before the write: nothing happened. After it, and before the launch: the
         # claims stand in the ledger with nobody to answer for them, and are sent again or held.
-        status = self._status(snapshot, decision, facts, connections, now)
+        said = self._conditions(decision, facts, connections, now)
+        status = cycle_status(snapshot, decision.ledger, said, facts.rows is not None, now)
         written = await self._claim(snapshot, status, decision)
         # 6. launch. A crash while it runs: as above; the same id again cannot become a second
         # execution where the target's traits say so, and elsewhere is held.
@@ -192,8 +167,9 @@ class Scanner:
         if generation != self._generation:
             self._generation = generation
             self._next_look = 0.0
-            self._database_rest.worked()
-            self._target_rest.worked()
+            self._unusable_rest.worked()
+            self._database.try_at_once()
+            self._target.try_at_once()
 
     async def _begun(self, snapshot: Snapshot, now: datetime) -> tuple[Snapshot, Ledger]:
         """The ledger; a new object's is begun, in two writes, before anything can be claimed.
@@ -218,11 +194,11 @@ class Scanner:
     ) -> float:
         trouble = Trouble(_reason_of(error), str(error))
         said = conditions.unusable(trouble)
-        status = dict(snapshot.status) | self._common(snapshot, said, now)
-        if _differs(status, snapshot.status):
+        status = unusable_status(snapshot, said, now)
+        if differs(status, snapshot.status):
             log.warning("%s: %s: %s", self.ref, trouble.reason, trouble.message)
             await self._store.write(snapshot, status)
-        return self._database_rest.failed(self._clock.boottime())
+        return self._unusable_rest.failed(self._clock.boottime())
 
     # 2. observe
 
@@ -242,7 +218,7 @@ class Scanner:
             read_at=now,
             observations=None,
             rows=None,
-            reports=dict(self._reports),
+            reports=self._outbox.reports,
             requests=snapshot.requests,
             hold=_STOPPING if stopping else self._target_hold(),
         )
@@ -258,21 +234,20 @@ class Scanner:
         return replace(facts, observations=observations, traits=target.traits)
 
     def _target_hold(self) -> Hold | None:
-        if self._target.trouble is None or not self._target_rest.rest(self._clock.boottime()):
+        trouble = self._target.contact.trouble
+        if trouble is None or not self._target.rest(self._clock.boottime()):
             return None
-        return Hold(self._target.trouble.reason, self._target.trouble.message)
+        return Hold(trouble.reason, trouble.message)
 
     def _target_answered(self) -> None:
         """That launches can be observed mends what their observation broke, and no more."""
         if self._blind:
             self._blind = False
-            self._target = Contact(tried=True)
-            self._target_rest.worked()
+            self._target.answered()
 
     def _target_failed(self, reason: str, message: str) -> None:
         self._connector.forget(self.ref)
-        self._target = Contact(True, Trouble(reason, message))
-        rest = self._target_rest.failed(self._clock.boottime())
+        rest = self._target.failed(reason, message, self._clock.boottime())
         log.warning("%s: %s: %s; nothing is sent for %.0f s", self.ref, reason, message, rest)
 
     # 3. query
@@ -297,8 +272,7 @@ class Scanner:
         except SourceError as error:
             self._database_failed(spec, error)
             return facts
-        self._database = Contact(tried=True)
-        self._database_rest.worked()
+        self._database.answered()
         self._next_look = self._clock.boottime()
         self._plan_next_look(spec)
         facts = replace(facts, rows=rows)
@@ -308,7 +282,7 @@ class Scanner:
         self, spec: ScannerJobSpec, ledger: Ledger, facts: Facts, now: datetime
     ) -> bool:
         boottime = self._clock.boottime()
-        if self._database_rest.rest(boottime):
+        if self._database.rest(boottime):
             return False
         refill = self._more_rows and free_slots(spec, ledger) > 0
         return boottime >= self._next_look or refill or urgent(ledger, facts, now)
@@ -338,8 +312,7 @@ class Scanner:
     def _database_failed(self, spec: ScannerJobSpec, error: SourceError) -> None:
         if error.reason == _AUTHENTICATION_FAILED:
             self._connector.forget(self.ref)
-        self._database = Contact(True, Trouble(error.reason, str(error)))
-        rest = self._database_rest.failed(self._clock.boottime())
+        rest = self._database.failed(error.reason, str(error), self._clock.boottime())
         log.warning("%s: %s: %s; next try in %.0f s", self.ref, error.reason, error, rest)
 
     async def _supersede(
@@ -358,19 +331,6 @@ class Scanner:
 
     # 5. claim
 
-    def _status(
-        self,
-        snapshot: Snapshot,
-        decision: Decision,
-        facts: Facts,
-        connections: Connections,
-        now: datetime,
-    ) -> dict[str, Any]:
-        said = self._conditions(decision, facts, connections, now)
-        status = self._common(snapshot, said, now) | ledger_to_status(decision.ledger)
-        last_scan = format_time(now) if facts.rows else snapshot.status.get("lastScanTime")
-        return status | ({"lastScanTime": last_scan} if last_scan else {})
-
     def _conditions(
         self, decision: Decision, facts: Facts, connections: Connections, now: datetime
     ) -> list[conditions.Condition]:
@@ -381,40 +341,22 @@ class Scanner:
             facts.rows,
             decision.holds,
             connections.source.warnings,
-            self._database,
-            self._target,
+            self._database.contact,
+            self._target.contact,
             now,
         )
-
-    def _common(
-        self, snapshot: Snapshot, said: Sequence[conditions.Condition], now: datetime
-    ) -> dict[str, Any]:
-        previous = snapshot.status.get("conditions", ())
-        return {
-            "observedGeneration": snapshot.generation,
-            "selector": f"scannerjob.dev/name={self.ref.name}",
-            "conditions": conditions.stamped(said, previous, snapshot.generation, now),
-        }
 
     async def _claim(
         self, snapshot: Snapshot, status: Mapping[str, Any], decision: Decision
     ) -> Mapping[str, Any]:
         """Write the ledger if anything in it is new. Every send follows a write won here."""
-        if not decision.sends and not _differs(status, snapshot.status):
-            self._unbooked = False
+        if not decision.sends and not differs(status, snapshot.status):
+            self._outbox.booked()
             return snapshot.status
-        before = dict(self._reports)
-        # Until they are handed to a sender, it is known of these claims that nothing was sent. If
-        # the write's outcome stays unknown, that is what the next cycle needs to release them.
-        self._note(decision.sends, Observation(Fact.NOT_SENT, "claimed, but never sent"))
-        try:
+        with self._outbox.claiming(decision.sends):
             written = await self._store.write(snapshot, status)
-        except ConflictError:
-            self._reports = before
-            raise
         self._store_rest.worked()
-        self._unbooked = False
-        self._forget_booked(decision.ledger)
+        self._outbox.booked(decision.ledger)
         self._tell(snapshot.status, written.status)
         return written.status
 
@@ -423,21 +365,12 @@ class Scanner:
         was, ready = conditions.find(before, "Ready"), conditions.find(after, "Ready")
         if (
             ready.get("reason") == was.get("reason")
-            or self._database.trouble
-            or self._target.trouble
+            or self._database.contact.trouble
+            or self._target.contact.trouble
         ):
             return
         level = logging.INFO if ready["reason"] == "Scanning" else logging.WARNING
         log.log(level, "%s: %s: %s", self.ref, ready["reason"], ready["message"])
-
-    def _note(self, sends: Sequence[Send], seen: Observation) -> None:
-        for send in sends:
-            self._reports[send.item.id] = Report(send.item.sends, seen)
-
-    def _forget_booked(self, ledger: Ledger) -> None:
-        """Drop what the ledger says now: no lost write can land after one that was won."""
-        claimed = {item.id for item in ledger.items if item.phase is Phase.CLAIMED}
-        self._reports = {i: report for i, report in self._reports.items() if i in claimed}
 
     # 6. launch
 
@@ -446,39 +379,32 @@ class Scanner:
     ) -> None:
         if not sends:
             return
-        self._note(sends, Observation(Fact.UNCERTAIN, "handed over, but not answered"))
-        self._unbooked = True
+        self._outbox.hand_over(sends)
         seen = await connections.target.launch(sends, deadline)
-        for send in sends:
-            if send.item.id in seen:
-                self._note([send], seen[send.item.id])
-        self._judge_target(sends)
+        self._judge_target(self._outbox.answer(sends, seen))
 
-    def _judge_target(self, sends: Sequence[Send]) -> None:
-        outcomes = [self._reports[send.item.id].observation for send in sends]
+    def _judge_target(self, outcomes: Sequence[Observation]) -> None:
         failures = [seen for seen in outcomes if seen.fact is not Fact.ACCEPTED]
-        if failures:
-            self._more_rows = True
-            reason = failures[0].reason or "no answer"
-            self._target_failed(
-                "LaunchFailed", f"{len(failures)} of {len(sends)} launches: {reason}"
-            )
-        else:
-            self._target = Contact(tried=True)
-            self._target_rest.worked()
+        if not failures:
+            self._target.answered()
+            return
+        self._more_rows = True
+        reason = failures[0].reason or "no answer"
+        message = f"{len(failures)} of {len(outcomes)} launches: {reason}"
+        self._target_failed("LaunchFailed", message)
 
     # 7. report
 
     def _next(self, decision: Decision, facts: Facts, status: Mapping[str, Any]) -> float:
         """Seconds until the next cycle: at once where there is something to report."""
         spacing = len(json.dumps(status)) / STATUS_BYTES_PER_SECOND
-        if self._unbooked:
+        if self._outbox.unbooked:
             return spacing
         boottime = self._clock.boottime()
-        target_rest = self._target_rest.rest(boottime)
+        target_rest = self._target.rest(boottime)
         if facts.observations is None:
             return max(target_rest, spacing)
-        waits = [max(self._next_look - boottime, self._database_rest.rest(boottime))]
+        waits = [max(self._next_look - boottime, self._database.rest(boottime))]
         waits += [target_rest] if target_rest else []
         if coming := next_time(decision.ledger, facts.read_at):
             elapsed = self._clock.now() - facts.read_at
@@ -496,11 +422,3 @@ def _reason_of(error: Exception) -> str:
             return error.reason
         case _:
             return type(error).__name__
-
-
-def _differs(status: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
-    """Whether a status is worth a write: `lastScanTime` alone is only now and then."""
-    if {**status, "lastScanTime": None} != {**before, "lastScanTime": None}:
-        return True
-    now, then = (parse_time(each.get("lastScanTime")) for each in (status, before))
-    return now is not None and (then is None or now - then >= LAST_SCAN_EVERY)

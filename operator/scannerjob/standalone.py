@@ -11,8 +11,8 @@ from typing import Any
 
 from scannerjob.connect import SecretConnector
 from scannerjob.engine import Engine
+from scannerjob.peers import Backoff
 from scannerjob.ports import Ref, UnknownOutcomeError
-from scannerjob.scan import Backoff
 from scannerjob.secrets import DirectorySecrets
 from scannerjob.stores import reference
 from scannerjob.stores.sql import SqlStore
