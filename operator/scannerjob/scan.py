@@ -41,6 +41,7 @@ from scannerjob.model.reading import (
 )
 from scannerjob.model.row import Rows
 from scannerjob.model.spec import ScannerJobSpec, SpecError, parse_spec
+from scannerjob.narrate import tell_ended, tell_launched, tell_ready
 from scannerjob.outbox import Outbox
 from scannerjob.peers import Backoff, Peer
 from scannerjob.ports import (
@@ -113,7 +114,9 @@ class Scanner:
         With `stopping`, only what is known already is written down.
         """
         try:
-            return await self._cycle(stopping)
+            seconds = await self._cycle(stopping)
+            self._store_rest.worked()
+            return seconds
         except ConflictError:
             self._next_look = 0.0  # the last one led to nothing
             return _AFTER_CONFLICT
@@ -152,9 +155,11 @@ class Scanner:
         said = self._conditions(decision, facts, connections, now)
         status = cycle_status(snapshot, decision.ledger, said, facts.rows is not None, now)
         written = await self._claim(snapshot, status, decision)
+        tell_ended(self.ref, ledger, decision.ledger)
         # 6. launch. A crash while it runs: as above; the same id again cannot become a second
         # execution where the target's traits say so, and elsewhere is held.
-        await self._launch(connections, decision.sends, deadline)
+        outcomes = await self._launch(connections, decision.sends, deadline)
+        tell_launched(self.ref, outcomes, decision.ledger, spec.concurrency)
         # 7. report: what became of the sends rides on the next cycle's write. A crash before it: as
         # above.
         return self._next(decision, facts, written)
@@ -355,43 +360,29 @@ class Scanner:
             return snapshot.status
         with self._outbox.claiming(decision.sends):
             written = await self._store.write(snapshot, status)
-        self._store_rest.worked()
         self._outbox.booked(decision.ledger)
-        self._tell(snapshot.status, written.status)
+        told = self._database.contact.trouble or self._target.contact.trouble
+        tell_ready(self.ref, snapshot.status, written.status, told=bool(told))
         return written.status
-
-    def _tell(self, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
-        """Log what `Ready` says when its reason changes; troubles were logged as they happened."""
-        was, ready = conditions.find(before, "Ready"), conditions.find(after, "Ready")
-        if (
-            ready.get("reason") == was.get("reason")
-            or self._database.contact.trouble
-            or self._target.contact.trouble
-        ):
-            return
-        level = logging.INFO if ready["reason"] == "Scanning" else logging.WARNING
-        log.log(level, "%s: %s: %s", self.ref, ready["reason"], ready["message"])
 
     # 6. launch
 
     async def _launch(
         self, connections: Connections, sends: Sequence[Send], deadline: float
-    ) -> None:
+    ) -> Sequence[Observation]:
         if not sends:
-            return
+            return ()
         self._outbox.hand_over(sends)
-        seen = await connections.target.launch(sends, deadline)
-        self._judge_target(self._outbox.answer(sends, seen))
-
-    def _judge_target(self, outcomes: Sequence[Observation]) -> None:
+        outcomes = self._outbox.answer(sends, await connections.target.launch(sends, deadline))
         failures = [seen for seen in outcomes if seen.fact is not Fact.ACCEPTED]
-        if not failures:
+        if failures:
+            self._more_rows = True
+            reason = failures[0].reason or "no answer"
+            message = f"{len(failures)} of {len(outcomes)} launches: {reason}"
+            self._target_failed("LaunchFailed", message)
+        else:
             self._target.answered()
-            return
-        self._more_rows = True
-        reason = failures[0].reason or "no answer"
-        message = f"{len(failures)} of {len(outcomes)} launches: {reason}"
-        self._target_failed("LaunchFailed", message)
+        return outcomes
 
     # 7. report
 

@@ -223,6 +223,8 @@ def _describe(detail: Any) -> str:
             return f"{path}: required, but missing"
         case "value_error":
             return f"{path}: {detail['ctx']['error']}"
+        case "model_type" | "dict_type":
+            return f"{path}: must be a mapping"
         case _:
             return f"{path}: {detail['msg'][0].lower()}{detail['msg'][1:]}"
 
