@@ -133,6 +133,7 @@ class World:
     def __init__(self, setup: Setup, operators: int = 2) -> None:
         self.setup = setup = replace(setup, lifetime=setup.lifetime or setup.loses_ledgers)
         self.trace: list[str] = []
+        self.broken = False
         self.now = START
         self.rows = {f"[{n}]": RowState() for n in range(setup.rows)}
         self.spec = _spec(setup)
@@ -242,6 +243,7 @@ class World:
         self.trace.append(event)
 
     def violated(self, promise: str) -> None:
+        self.broken = True
         raise Violation(promise + "\n" + "\n".join(self.trace[-200:]))
 
     # Recovery.
@@ -251,7 +253,8 @@ class World:
         self.note("all is well from here on")
         while len(self.operators) > 1:
             self.operators.pop()
-        self.edit(concurrency=max(1, self.spec["concurrency"]), suspend=False)
+        cap = max(1, self.spec["concurrency"])
+        self.edit(concurrency=cap, suspend=False, interval="30s")
         self.broker.late.clear()
         self.store.late.clear()
         # What is out ends before a person accepts that a ledger was lost.
@@ -302,7 +305,7 @@ def _spec(setup: Setup) -> dict[str, Any]:
     return {
         "database": secret,
         "query": "SELECT id FROM pdf WHERE NOT done",
-        "interval": "30s",
+        "interval": "1s",
         "concurrency": setup.cap,
         "cooldown": setup.cooldown,
         "retry": {"attempts": setup.attempts, "backoff": "10s"},
@@ -630,6 +633,9 @@ class Broker:
     def _end(self, message: Message, fact: Fact) -> None:
         message.state = "gone"
         self.results[message.id] = fact
+
+    def at_work(self) -> list[Message]:
+        return self.in_state("queued") + self.in_state("running")
 
     def in_state(self, state: str) -> list[Message]:
         return [message for message in self.messages if message.state == state]
