@@ -1,4 +1,4 @@
-"""From a spec's references to what they stand for: Secrets become URLs, URLs sources and targets."""
+"""From a spec's references to what they stand for: Secrets become URLs, URLs become connections."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class _Opened:
 class SecretConnector:
     """Connects every ScannerJob to what its Secrets name; equal URLs share their pools.
 
-    Secrets are asked for at each `connect`, so that a rotated one is used without a restart; what is
-    open stays open as long as spec and URLs are the same. `in_cluster` refuses what belongs to one
+    Secrets are asked for at each `connect`, so that a rotated one is used without a restart; what
+    is open stays open as long as spec and URLs are the same. `in_cluster` refuses what belongs to one
     machine (SQLite files) or is too powerful (a superuser's role).
     """
 
@@ -37,7 +37,9 @@ class SecretConnector:
     async def connect(self, ref: Ref, spec: ScannerJobSpec) -> Connections:
         """The source and target of this spec. Raises ConfigurationError naming field and Secret."""
         if spec.celery is None:
-            raise ConfigurationError("NotSupported", "spec.job is not supported yet by this version")
+            raise ConfigurationError(
+                "NotSupported", "spec.job is not supported yet by this version"
+            )
         celery = spec.celery
         urls = (
             await self._url(ref, "spec.database", spec.database),
