@@ -24,8 +24,8 @@ class SecretConnector:
     """Connects every ScannerJob to what its Secrets name; equal URLs share their pools.
 
     Secrets are asked for at each `connect`, so that a rotated one is used without a restart; what
-    is open stays open as long as spec and URLs are the same. `in_cluster` refuses what belongs to one
-    machine (SQLite files) or is too powerful (a superuser's role).
+    is open stays open as long as spec and URLs are the same. `in_cluster` refuses what belongs to
+    one machine (SQLite files) or is too powerful (a superuser's role).
     """
 
     def __init__(self, secrets: Secrets, *, in_cluster: bool) -> None:
