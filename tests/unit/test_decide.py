@@ -11,6 +11,7 @@ from scannerjob.model.decide import ACCEPT_LOST_LEDGER
 from scannerjob.model.facts import Fact, Hold, Observation
 from scannerjob.model.ledger import Item, Ledger, Phase, ledger_to_status
 from scannerjob.model.limits import MAX_LEDGER_BYTES, MAX_REASON
+from scannerjob.model.reading import orphans_that_left
 from tests.unit.cases import (
     ENDPOINTS,
     IDEMPOTENT,
@@ -446,6 +447,15 @@ class TestWhereEvidenceComesFrom:
 
         assert (sent(decision), reasons(decision.holds)) == ([], ["EndpointChanged"])
         assert decision.ledger.endpoints == ENDPOINTS
+
+    def test_another_broker_is_not_asked_about_claims_of_the_old_one(self) -> None:
+        orphans = ledger(item("a", CLAIMED, since=ago(60)))
+        here, elsewhere = (
+            facts(rows(), traits=IDEMPOTENT, endpoints={"broker": broker}) for broker in "bc"
+        )
+
+        assert orphans_that_left(orphans, here, NOW) == ["id-a"]
+        assert orphans_that_left(orphans, elsewhere, NOW) == []
 
     def test_it_is_taken_over_once_nothing_is_out(self) -> None:
         moved = {"broker": "b2"}

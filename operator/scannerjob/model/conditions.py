@@ -116,7 +116,7 @@ def _silence(silent: Sequence[Item], now: datetime) -> str:
     return (
         f"{len(silent)} launches hold their slots and nothing was heard of them, the oldest for "
         f"{hours:.0f} h; what became of them cannot be known. Set celery.expires and deadline "
-        "together, or a celery.resultBackend, so that lost work is noticed"
+        "together, so that the slots of lost work are freed"
     )
 
 

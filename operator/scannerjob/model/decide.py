@@ -14,7 +14,7 @@ from datetime import datetime
 from scannerjob.model.book import Book
 from scannerjob.model.facts import Decision, Facts, Hold, Send
 from scannerjob.model.ledger import Item, Ledger, Phase
-from scannerjob.model.reading import is_orphan
+from scannerjob.model.reading import endpoint_changed, is_orphan
 from scannerjob.model.row import Row
 from scannerjob.model.settle import settle
 from scannerjob.model.spec import ScannerJobSpec
@@ -62,8 +62,7 @@ def _rebase(ledger: Ledger, facts: Facts) -> Ledger:
     Items claimed under another query keep that query's hash: that they are absent from this one
     proves nothing. Endpoints are taken over once nothing is outstanding at the old ones.
     """
-    settled = not ledger.outstanding or not ledger.endpoints
-    endpoints = facts.endpoints if settled else ledger.endpoints
+    endpoints = ledger.endpoints if endpoint_changed(ledger, facts) else facts.endpoints
     items = ledger.items
     if ledger.query_hash != facts.query_hash:
         items = tuple(_under(item, ledger.query_hash, facts.query_hash) for item in items)

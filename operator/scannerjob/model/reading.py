@@ -62,10 +62,11 @@ def orphans_that_left(ledger: Ledger, facts: Facts, now: datetime) -> list[str]:
     """The ids of claims nobody answers for whose rows have left.
 
     They need no launch, but a late sender may still hold them: they must be superseded first, where
-    the target still remembers what was sent.
+    the target still remembers what was sent. Another broker than the one they were claimed for
+    cannot remember it.
     """
     within = facts.traits.resend_within
-    if facts.rows is None or within is None:
+    if facts.rows is None or within is None or endpoint_changed(ledger, facts):
         return []
     return [
         item.id
@@ -81,6 +82,13 @@ def next_time(ledger: Ledger, now: datetime) -> timedelta | None:
     times = [item.until for item in ledger.items if item.until is not None]
     times += [item.since + ORPHAN_AFTER for item in ledger.items if item.phase is Phase.CLAIMED]
     return min((time - now for time in times if time > now), default=None)
+
+
+def endpoint_changed(ledger: Ledger, facts: Facts) -> bool:
+    """Whether launches are out at another broker or result backend than the present one."""
+    if not ledger.outstanding or not ledger.endpoints:
+        return False
+    return dict(ledger.endpoints) != dict(facts.endpoints)
 
 
 def told_by_target(ledger: Ledger, facts: Facts) -> bool:
