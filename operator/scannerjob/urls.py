@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import quote, quote_plus, unquote, unquote_plus
+from urllib.parse import quote, quote_plus, unquote, unquote_plus, urlsplit
 
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
@@ -46,6 +46,9 @@ _PORTS = {"postgresql": 5432, "mysql": 3306, "redis": 6379, "amqp": 5672}
 _AMQPS_PORT = 5671
 _EXAMPLE = "DIALECT://USER:PASSWORD@HOST:PORT/DATABASE"
 _MASK = "***"
+# Shorter parts of a password tell little, and stand in many a harmless word.
+_TELLING = 4
+_MAX_LINE = 500
 
 
 def parse_database_url(text: str, *, allow_sqlite: bool = True) -> URL:
@@ -93,19 +96,46 @@ def scrub(text: str, *urls: str) -> str:
     return text
 
 
+def error_line(said: str, url: str) -> str:
+    """What a client said of an error at this URL: one line of at most 500 characters.
+
+    Neither the password nor the user is shown. Raises ConfigurationError where the URL is not one.
+    """
+    said = scrub(said.strip(), url)
+    user = _parse(_without_wrapper(url)).username
+    for form in sorted(set(_forms(user or "")) - {""}, key=len, reverse=True):
+        said = re.sub(rf"(?<!\w){re.escape(form)}(?!\w)", _MASK, said)
+    # Cut last: of a password at the end, the part that is left would not be found.
+    return (said.splitlines() or ["no reason was given"])[0][:_MAX_LINE]
+
+
 def _parse(text: str) -> URL:
     text = text.strip()
     try:
         url = make_url(text)
+        alike = _family(url) in _OPTIONS or _is_read_alike(text, url)
     except (ArgumentError, ValueError):
         # What the parser says quotes what it stumbled over.
         raise _unreadable() from None
     # An @ that does not end the userinfo belongs to a password which was not encoded: the parser
     # has taken the rest of it for the host, or for the database.
     stray = text.count("@") != (url.username is not None)
-    if not text.isprintable() or (stray and _family(url) != "sqlite"):
+    if not alike or not text.isprintable() or (stray and _family(url) != "sqlite"):
         raise _unreadable()
     return url
+
+
+def _is_read_alike(text: str, url: URL) -> bool:
+    """Whether urllib, by which kombu and redis-py read, finds the same in it as SQLAlchemy did.
+
+    It does not where a / ? or # stands unencoded in a password: a part of it would be the host's
+    port, be shown in errors, and lead elsewhere than we say. Raises ValueError.
+    """
+    other = urlsplit(text)
+    theirs = (other.username, other.password, other.hostname, other.port, other.path[1:])
+    host = (url.host or "").lower()
+    ours = (url.username, url.password, host, url.port, url.database)
+    return [unquote(str(part or "")) for part in theirs] == [str(part or "") for part in ours]
 
 
 def _unreadable() -> ConfigurationError:
@@ -164,12 +194,12 @@ def _database(url: URL) -> str:
 
 
 def _secrets(url: str) -> Iterator[str]:
-    """What may be the password, or a part of one with an @ in it, where parsers break it in two."""
+    """What may be the password, or a part of it, where parsers break it in two."""
     _, _, after_user = url.partition("://")[2].partition(":")
     password, _, _ = after_user.rpartition("@")
     yield password
-    if "@" in password:
-        yield from re.split("[@:/]", password)
+    for whole in (password, unquote(password)):
+        yield from (part for part in re.split("[@:/?#]", whole) if len(part) >= _TELLING)
     for option in re.finditer(r"[?&][^=&]*password=([^&]*)", url):
         yield option[1]
 

@@ -5,7 +5,13 @@ from pathlib import Path
 import pytest
 
 from scannerjob.ports import ConfigurationError
-from scannerjob.urls import endpoint_identity, host_of, parse_database_url, scrub
+from scannerjob.urls import (
+    endpoint_identity,
+    error_line,
+    host_of,
+    parse_database_url,
+    scrub,
+)
 
 CANARY = "s3cr3t"
 
@@ -160,3 +166,60 @@ def test_scrub_of_a_url_without_password_changes_nothing() -> None:
     assert scrub("an error", "sqlite:///x.db", "postgresql://db/app", "postgresql://u:@db/a") == (
         "an error"
     )
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"redis://:{CANARY}/part2@h/0",
+        f"redis://:6379/{CANARY}@h/0",
+        f"redis://:63#79{CANARY}@redis.example",
+        f"redis://:63?79{CANARY}@redis.example/0",
+        f"redis://app:[{CANARY}@redis.example/0",
+        f"redis://app:x@redis.example:99999/{CANARY}",
+        f"redis://app:x@redis.example/0#{CANARY}",
+        f"amqp://app:5672/{CANARY}@mq/v",
+    ],
+)
+def test_a_url_that_clients_read_otherwise_is_refused(url: str) -> None:
+    for read in (host_of, endpoint_identity):
+        with pytest.raises(ConfigurationError, match="percent-encoded") as refused:
+            read(url)
+        assert CANARY not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "place"),
+    [
+        ("redis://:s3%2Fcr%3Fe%23t%40@h/0", "h:6379/0"),
+        ("redis://us%3Aer:p+%25w@Cache:6380/3", "cache:6380/3"),
+        ("redis://app@[::1]:6380", "::1:6380/0"),
+        ("amqp://a:b%2F@mq:5673/%2Fv", "mq:5673//v"),
+    ],
+)
+def test_an_encoded_password_leads_where_clients_go(url: str, place: str) -> None:
+    assert host_of(url) == place
+
+
+def test_a_part_of_a_password_that_a_parser_quotes_is_not_shown() -> None:
+    for url in ("redis://:s3cret/part2@h/0", "postgresql://u:s3cret%2Fpart2@h/db"):
+        said = scrub("port 's3cret' is no number, part2@h has none", url)
+        assert said == "port '***' is no number, ***@h has none"
+
+
+def test_what_is_said_of_an_error_is_one_line_without_user_and_password() -> None:
+    url = "sqla+postgresql://secret%40user:hunter2@db/app"
+    said = '\nlogin of "secret@user" (secret%40user) with hunter2 failed for secret@users\nHINT'
+    assert error_line(said, url) == 'login of "***" (***) with *** failed for secret@users'
+    assert error_line(" \n", url) == "no reason was given"
+
+
+def test_a_password_where_a_long_message_is_cut_is_not_shown_in_part() -> None:
+    for length in range(485, 501):
+        line = error_line("x" * length + " hunter2hunter2", "postgresql://u:hunter2hunter2@db/app")
+        assert "hun" not in line
+        assert len(line) <= 500
+
+
+def test_a_url_without_a_user_masks_nothing() -> None:
+    assert error_line("no such table: pdf", "sqlite:////tmp/a@b.db") == "no such table: pdf"

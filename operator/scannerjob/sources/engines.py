@@ -17,13 +17,12 @@ from scannerjob.ports import SourceError
 from scannerjob.sources.dialects import POOL_SIZE, Dialect, dialect_of
 from scannerjob.sources.sql import SqlSource
 from scannerjob.threads import Threads
-from scannerjob.urls import endpoint_identity, host_of, parse_database_url, scrub
+from scannerjob.urls import endpoint_identity, error_line, host_of, parse_database_url
 
 _Result = TypeVar("_Result")
 
 # The server is given so much longer to end a query by itself, which tells more than our giving up.
 _MARGIN_SECONDS = 1.0
-_MAX_MESSAGE = 500
 
 
 class Databases:
@@ -68,7 +67,6 @@ class Server:
         self.dialect: Dialect = dialect_of(parsed)
         self._url = url
         self._host = host_of(url)
-        self._user = parsed.username
         self._engine = self.dialect.engine(parsed)
         self._threads = Threads(POOL_SIZE)
         self._finalizer = weakref.finalize(self, self._engine.dispose)
@@ -129,14 +127,8 @@ class Server:
             # What databases say of this names the user.
             message = "the user or the password is refused, or has no right to this database"
         else:
-            message = self._line(self.dialect.message(cause))
+            message = error_line(self.dialect.message(cause), self._url)
         return SourceError(reason or "QueryFailed", f"{self._host}: {message}")
-
-    def _line(self, text: str) -> str:
-        line = (text.strip() or "no reason was given").splitlines()[0][:_MAX_MESSAGE]
-        # As MySQL writes it where a right is missing.
-        line = line.replace(f"'{self._user}'@", "'***'@")
-        return scrub(line, self._url)
 
 
 class Stage(Enum):

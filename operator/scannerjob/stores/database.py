@@ -13,7 +13,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from scannerjob.ports import ConfigurationError
-from scannerjob.urls import host_of, parse_database_url, scrub
+from scannerjob.urls import error_line, host_of, parse_database_url
 
 POOL_SIZE = 8
 
@@ -59,9 +59,7 @@ class Database:
     def describe(self, error: SQLAlchemyError) -> str:
         """The first line of what the driver says, without the URL's user and password."""
         cause = error.orig if isinstance(error, DBAPIError) else error
-        line = scrub((str(cause).strip() or type(cause).__name__).splitlines()[0], self._text)
-        user = self._url.username
-        return re.sub(rf"\b{re.escape(user)}\b", "***", line) if user else line
+        return error_line(str(cause) or type(cause).__name__, self._text)
 
     def close(self) -> None:
         """Close the connections in the pool."""

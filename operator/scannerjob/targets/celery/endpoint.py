@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from sqlalchemy.exc import DBAPIError
 
-from scannerjob.urls import endpoint_identity, host_of, scrub
+from scannerjob.urls import endpoint_identity, error_line, host_of
 
 
 @dataclass(frozen=True)
@@ -29,5 +29,4 @@ class Endpoint:
         if isinstance(error, TimeoutError):
             return f"{self} did not answer in time"
         cause = error.orig if isinstance(error, DBAPIError) else error
-        lines = str(cause).strip().splitlines() or [type(cause).__name__]
-        return scrub(f"{self}: {lines[0]}", self.url)
+        return f"{self}: {error_line(str(cause) or type(cause).__name__, self.url)}"
