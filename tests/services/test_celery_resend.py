@@ -164,6 +164,16 @@ def test_a_process_that_starts_anew_learns_what_can_be_repeated_from_its_first_l
     assert target.traits.resend_within == RECORDS
 
 
+def test_a_check_tells_whether_the_broker_answers(target: CeleryTarget) -> None:
+    asyncio.run(target.check())
+    assert target.traits.resend_within == RECORDS
+
+    gone = opened(f"redis://127.0.0.1:{free_port()}/0")
+    with pytest.raises(TargetError, match="^broker 127") as failed:
+        asyncio.run(gone.check())
+    assert failed.value.reason == "BrokerUnreachable"
+
+
 def test_a_redis_that_evicts_keeps_no_promise() -> None:
     with RedisServer(maxmemory="50mb", maxmemory_policy="allkeys-lru") as server:
         target = opened(server.url)
@@ -171,7 +181,8 @@ def test_a_redis_that_evicts_keeps_no_promise() -> None:
         assert target.traits.resend_within is None
         assert asyncio.run(target.supersede(["a"])) == {}
         repeated = opened(server.url, spec=celery_spec(onUncertainPublish="Republish"))
-        assert repeated.traits.resend_within == timedelta.max
+        assert repeated.traits.resend_within is None
+        assert repeated.traits.republish
 
 
 def test_a_redis_that_does_not_let_us_know_keeps_no_promise(

@@ -7,11 +7,12 @@ import asyncio
 import contextlib
 import sqlite3
 import threading
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy import make_url
 
+from scannerjob.ports import TargetError
 from scannerjob.targets.celery import Brokers
 from tests.support.celery_target import (
     ACCEPTED,
@@ -35,9 +36,11 @@ def test_a_broker_in_a_database_is_never_sent_to_twice_unless_the_author_wants_i
     target = opened(url)
     assert facts(launch(target, make_sends(3))) == ACCEPTED
     assert target.traits.resend_within is None
+    assert not target.traits.republish
 
     republishing = opened(url, spec=celery_spec(onUncertainPublish="Republish"))
-    assert republishing.traits.resend_within == timedelta.max
+    assert republishing.traits.resend_within is None
+    assert republishing.traits.republish
 
 
 @pytest.mark.parametrize("lock", ["BEGIN IMMEDIATE", "BEGIN; SELECT * FROM kombu_message"])
@@ -111,5 +114,26 @@ def test_a_database_that_was_restarted_is_found_again(
         assert postgres_server.password not in reasons(seen)
         postgres_server.start()
         assert facts(await target.launch(make_sends(3), soon())) == ACCEPTED
+
+    asyncio.run(scenario())
+
+
+def test_a_server_that_refuses_is_named_without_user_and_password(
+    postgres_server: PostgresServer, postgres_url: str
+) -> None:
+    wrong = make_url(postgres_url).set(username="c4n4ry-user", password="c4n4ry-pass")
+    url = wrong.render_as_string(hide_password=False)
+
+    async def scenario() -> None:
+        target = opened(f"sqla+{url}", f"db+{url}")
+        said = [reasons(await target.launch(make_sends(3), soon()))]
+        for question in (target.check(), target.observe(["a"])):
+            with pytest.raises(TargetError) as refused:
+                await question
+            said.append(str(refused.value))
+        for each in said:
+            assert str(postgres_server.port) in each
+            assert "c4n4ry" not in each
+            assert "***" in each
 
     asyncio.run(scenario())

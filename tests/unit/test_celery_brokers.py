@@ -27,6 +27,9 @@ SECRET = {"urlSecretRef": {"name": "any", "key": "url"}}
         ("", "must begin with"),
         (f"redis://:{CANARY}@localhost:{CANARY}/0", "cannot be read"),
         (f"redis://:{CANARY}@#@localhost/0", "cannot be read"),
+        (f"redis://:{CANARY}/part2@h/0", "cannot be read"),
+        (f"redis://:6379/{CANARY}@h/0", "cannot be read"),
+        (f"redis://:63#79{CANARY}@redis.example", "cannot be read"),
         (f"redis://:{CANARY}@localhost/{CANARY}", "number of a database"),
         (f"redis://:{CANARY}@localhost/0?ssl=1", "has options"),
         (f"redis://:{CANARY}@a/0;redis://:{CANARY}@b/0", "cannot be read"),
@@ -108,8 +111,10 @@ def test_before_the_first_contact_nothing_is_repeated_unless_the_author_wants_it
     held = brokers.open(REDIS, None, celery_spec())
     repeated = brokers.open(REDIS, None, celery_spec(onUncertainPublish="Republish"))
 
-    assert held.traits.resend_within is None
-    assert repeated.traits.resend_within == timedelta.max
+    for target in (held, repeated):
+        assert target.traits.resend_within is None
+    assert not held.traits.republish
+    assert repeated.traits.republish
 
 
 def test_a_launch_may_live_longer_on_a_broker_in_a_database() -> None:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from scannerjob.model.facts import Observation, Send
 from scannerjob.model.spec import CeleryTarget as CelerySpec
@@ -19,6 +19,8 @@ log = logging.getLogger(__name__)
 
 # How long a question to the broker may take; a launch has its own deadline.
 _PATIENCE = 10.0
+
+_Answer = TypeVar("_Answer")
 
 
 class Broker(Protocol):
@@ -78,16 +80,23 @@ class Publisher:
         """Make late sends of these do nothing, where records are kept. Raises TargetError."""
         if self.keeps_records is False:
             return {}
-        try:
-            return await self._lane.run(partial(self._supersede, ids), boottime() + _PATIENCE)
-        except Exception as error:  # noqa: BLE001 - whatever a client raises, nothing is known
-            raise TargetError("BrokerUnreachable", self.endpoint.describe(error)) from None
+        return await self._ask(partial(self._supersede, ids))
+
+    async def contact(self) -> None:
+        """Make sure that the broker answers, and learn about records. Raises TargetError."""
+        await self._ask(self._contact)
 
     async def learn(self) -> None:
         """Find out about records if that is not known yet; if the broker fails it stays unknown."""
         if self.keeps_records is None:
-            with suppress(Exception):
-                await self._lane.run(self._contact, boottime() + _PATIENCE)
+            with suppress(TargetError):
+                await self.contact()
+
+    async def _ask(self, question: Callable[[Broker], _Answer]) -> _Answer:
+        try:
+            return await self._lane.run(question, boottime() + _PATIENCE)
+        except Exception as error:  # noqa: BLE001 - whatever a client raises, nothing is known
+            raise TargetError("BrokerUnreachable", self.endpoint.describe(error)) from None
 
     # In the broker's thread
 

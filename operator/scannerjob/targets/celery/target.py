@@ -38,15 +38,10 @@ class CeleryTarget:
         """As far as is known of the broker by now; see `observe`."""
         return TargetTraits(
             tells_outcomes=self._outcomes is not None,
-            resend_within=self._resend_within,
+            resend_within=_RESEND_WITHIN if self._publisher.keeps_records else None,
+            republish=self._celery.on_uncertain_publish == "Republish",
             life_margin=self._life_margin,
         )
-
-    @property
-    def _resend_within(self) -> timedelta | None:
-        if self._celery.on_uncertain_publish == "Republish":
-            return timedelta.max
-        return _RESEND_WITHIN if self._publisher.keeps_records else None
 
     @property
     def endpoints(self) -> Mapping[str, str]:
@@ -55,6 +50,10 @@ class CeleryTarget:
         if self._outcomes:
             endpoints["resultBackend"] = self._outcomes.endpoint.identity
         return endpoints
+
+    async def check(self) -> None:
+        """Make sure that the broker answers, within 10 seconds. Raises TargetError."""
+        await self._publisher.contact()
 
     async def observe(self, ids: Collection[str]) -> Mapping[str, Observation]:
         """What the result backend knows of these launches; nothing without one.
