@@ -169,7 +169,7 @@ def test_a_check_tells_whether_the_broker_answers(target: CeleryTarget) -> None:
     assert target.traits.resend_within == RECORDS
 
     gone = opened(f"redis://127.0.0.1:{free_port()}/0")
-    with pytest.raises(TargetError, match="^broker 127") as failed:
+    with pytest.raises(TargetError, match="broker 127") as failed:
         asyncio.run(gone.check())
     assert failed.value.reason == "BrokerUnreachable"
 
