@@ -53,8 +53,8 @@ class SecretConnector:
         return opened.connections
 
     def forget(self, ref: Ref) -> None:
-        """Read the Secrets of this ScannerJob anew: what they held was refused."""
-        opened = self._opened.get(ref)
+        """Close what is open for this ScannerJob, and read its Secrets anew."""
+        opened = self._opened.pop(ref, None)
         if opened is not None:
             for connection in _connections_of(opened.spec):
                 self._secrets.forget(ref.namespace, connection.url_secret_ref.name)

@@ -19,6 +19,7 @@ _AFTER_A_BUG = 10.0
 # How long a stop waits for cycles that are under way: a send has 30 s, then its outcome is
 # recorded.
 STOP_WITHIN = 40.0
+_LAST_TRIES = 3
 
 
 class Engine:
@@ -59,7 +60,7 @@ class Engine:
         await self._stopping.wait()
 
     async def close(self) -> None:
-        """Stop: cycles under way end, what is known is written down, nothing new is sent."""
+        """Stop: cycles under way end, their sends included, and what is known is written down."""
         self._stopping.set()
         for wake in self._wakes.values():
             wake.set()
@@ -84,8 +85,10 @@ class Engine:
             if delay is None:
                 return
             await _wait(wake, delay)
-        if scanner.has_reports:
-            await self._cycle(scanner, stopping=True)
+        # Another process's write may come between: what is known of our sends is worth a few tries.
+        for _ in range(_LAST_TRIES):
+            if scanner.has_reports:
+                await self._cycle(scanner, stopping=True)
 
     async def _cycle(self, scanner: Scanner, *, stopping: bool = False) -> float | None:
         try:

@@ -7,7 +7,10 @@ from contextlib import contextmanager
 
 from scannerjob.model.facts import Fact, Observation, Report, Send
 from scannerjob.model.ledger import Ledger, Phase
-from scannerjob.ports import ConflictError
+from scannerjob.ports import ConflictError, PortError, UnknownOutcomeError
+
+# Writes whose outcome stays unknown may follow each other for long, and only one of them can land.
+_MAX_REPORTS = 20_000
 
 
 class Outbox:
@@ -38,7 +41,9 @@ class Outbox:
         self._note(sends, Observation(Fact.NOT_SENT, "claimed, but never sent"))
         try:
             yield
-        except ConflictError:
+        except UnknownOutcomeError:
+            raise
+        except (ConflictError, PortError):
             self._reports = before
             raise
 
@@ -67,3 +72,5 @@ class Outbox:
     def _note(self, sends: Sequence[Send], seen: Observation) -> None:
         for send in sends:
             self._reports[send.item.id] = Report(send.item.sends, seen)
+        for launch_id in list(self._reports)[:-_MAX_REPORTS]:
+            del self._reports[launch_id]

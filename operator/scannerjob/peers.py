@@ -43,6 +43,11 @@ class Peer:
         self.contact = Contact(tried=True)
         self._backoff.worked()
 
+    def mended(self) -> None:
+        """Its trouble, if it had one, is over."""
+        if self.contact.trouble is not None:
+            self.answered()
+
     def failed(self, reason: str, message: str, now: float) -> float:
         """It did not; says for how many seconds to leave it alone."""
         self.contact = Contact(tried=True, trouble=Trouble(reason, message))

@@ -33,7 +33,8 @@ class Snapshot:
 
     `version` is the resourceVersion (or its counterpart) that the next write must still find.
     `marked` says that a ledger was begun for this object before, so that a status without one is a
-    ledger that vanished. `requests` holds the nonces of `scannerjob.dev/requested-*`.
+    ledger that vanished; `deleting` that it is about to go. `requests` holds the nonces of
+    `scannerjob.dev/requested-*`.
     """
 
     ref: Ref
@@ -43,6 +44,7 @@ class Snapshot:
     status: Mapping[str, Any]
     version: str
     marked: bool = False
+    deleting: bool = False
     requests: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -138,6 +140,10 @@ class Target(Protocol):
         """A hash of each endpoint's identity without credentials, by its field's name."""
         ...
 
+    async def check(self) -> None:
+        """Make sure that launches would be taken. Raises TargetError if they would not."""
+        ...
+
     async def observe(self, ids: Collection[str]) -> Mapping[str, Observation]:
         """What became of these launches; nothing for those of which nothing is known.
 
@@ -180,7 +186,7 @@ class Connector(Protocol):
         ...
 
     def forget(self, ref: Ref) -> None:
-        """Read this ScannerJob's Secrets anew at the next `connect`: what they held was refused."""
+        """Keep nothing of this ScannerJob: it is gone, or what its Secrets held was refused."""
         ...
 
 

@@ -16,6 +16,7 @@ from typing import Any
 from uuid import uuid4
 
 from scannerjob.model import conditions
+from scannerjob.model.book import longest_life, whole
 from scannerjob.model.conditions import Trouble
 from scannerjob.model.decide import decide
 from scannerjob.model.facts import Decision, Fact, Facts, Hold, Observation, Send
@@ -40,7 +41,7 @@ from scannerjob.model.reading import (
     worth_a_look,
 )
 from scannerjob.model.row import Rows
-from scannerjob.model.spec import ScannerJobSpec, SpecError, parse_spec
+from scannerjob.model.spec import NO_TIME, ScannerJobSpec, SpecError, parse_spec
 from scannerjob.narrate import tell_ended, tell_launched, tell_ready
 from scannerjob.outbox import Outbox
 from scannerjob.peers import Backoff, Peer
@@ -55,6 +56,7 @@ from scannerjob.ports import (
     Ref,
     Snapshot,
     SourceError,
+    Target,
     TargetError,
 )
 from scannerjob.status import cycle_status, differs, unusable_status
@@ -64,6 +66,7 @@ log = logging.getLogger(__name__)
 # A write that was lost to another one is read again after this long: at once, but no busy loop.
 _AFTER_CONFLICT = 0.05
 _STOPPING = Hold("Stopping", "this process is stopping")
+_DELETING = Hold("Deleting", "the ScannerJob is being deleted; what is out goes on")
 _AUTHENTICATION_FAILED = "AuthenticationFailed"
 
 
@@ -95,7 +98,7 @@ class Scanner:
         self._outbox = Outbox()
         self._next_look = 0.0
         self._more_rows = False
-        self._blind = False
+        self._look_found = conditions.Look()
         self._database = Peer()
         self._target = Peer()
         self._store_rest = Backoff()
@@ -130,12 +133,13 @@ class Scanner:
         # 1. read
         snapshot = await self._store.read(self.ref)
         if snapshot is None:
+            self._connector.forget(self.ref)
             return None
         self._note_change(snapshot)
         now = self._clock.now()
         try:
             spec = parse_spec(snapshot.spec)
-            snapshot, ledger = await self._begun(snapshot, now)
+            snapshot, ledger = await self._begun(snapshot, spec, now)
             connections = await self._connector.connect(self.ref, spec)
         except (SpecError, LedgerError, ConfigurationError) as error:
             return await self._say_unusable(snapshot, error, now)
@@ -148,8 +152,10 @@ class Scanner:
         # time is that of the decision, and from here on whoever freezes sends nothing.
         deadline = self._clock.boottime() + SEND_WITHIN.total_seconds()
         decision = decide(spec, ledger, facts, self._clock.now(), self._new_id)
-        if facts.rows is not None and not decision.holds:
-            self._more_rows = decision.more_rows
+        self._note_look(facts, decision)
+        if not facts.hold and not decision.sends:
+            # Asked after its failure, it answered, and there is no launch to prove it by.
+            self._target.mended()
         # 5. claim. A crash before the write: nothing happened. After it, and before the launch: the
         # claims stand in the ledger with nobody to answer for them, and are sent again or held.
         said = self._conditions(decision, facts, connections, now)
@@ -176,7 +182,9 @@ class Scanner:
             self._database.try_at_once()
             self._target.try_at_once()
 
-    async def _begun(self, snapshot: Snapshot, now: datetime) -> tuple[Snapshot, Ledger]:
+    async def _begun(
+        self, snapshot: Snapshot, spec: ScannerJobSpec, now: datetime
+    ) -> tuple[Snapshot, Ledger]:
         """The ledger; a new object's is begun, in two writes, before anything can be claimed.
 
         First the empty ledger, then the mark which says that there was one: a crash between the two
@@ -185,7 +193,7 @@ class Scanner:
         """
         ledger = ledger_from_status(snapshot.status)
         if ledger is None:
-            ledger = Ledger(lost_at=now if snapshot.marked else None)
+            ledger = _lost_ledger(spec, snapshot, now) if snapshot.marked else Ledger()
             status = {**snapshot.status, **ledger_to_status(ledger)}
             snapshot = await self._store.write(snapshot, status)
             if ledger.lost_at:
@@ -225,30 +233,36 @@ class Scanner:
             rows=None,
             reports=self._outbox.reports,
             requests=snapshot.requests,
-            hold=_STOPPING if stopping else self._target_hold(),
+            hold=_STOPPING if stopping else self._hold(snapshot),
         )
         if stopping:
             return facts
+        facts = replace(facts, hold=facts.hold or await self._check(target))
         try:
             observations = await target.observe([item.id for item in ledger.outstanding])
         except TargetError as error:
             self._target_failed(error.reason, str(error))
-            self._blind = True
             return replace(facts, hold=Hold(error.reason, str(error)))
-        self._target_answered()
         return replace(facts, observations=observations, traits=target.traits)
 
-    def _target_hold(self) -> Hold | None:
+    def _hold(self, snapshot: Snapshot) -> Hold | None:
+        if snapshot.deleting:
+            return _DELETING
         trouble = self._target.contact.trouble
         if trouble is None or not self._target.rest(self._clock.boottime()):
             return None
         return Hold(trouble.reason, trouble.message)
 
-    def _target_answered(self) -> None:
-        """That launches can be observed mends what their observation broke, and no more."""
-        if self._blind:
-            self._blind = False
-            self._target.answered()
+    async def _check(self, target: Target) -> Hold | None:
+        """After a failure, ask before anything is claimed: an outage is no reason for claims."""
+        if self._target.contact.trouble is None:
+            return None
+        try:
+            await target.check()
+        except TargetError as error:
+            self._target_failed(error.reason, str(error))
+            return Hold(error.reason, str(error))
+        return None
 
     def _target_failed(self, reason: str, message: str) -> None:
         self._connector.forget(self.ref)
@@ -289,7 +303,7 @@ class Scanner:
         boottime = self._clock.boottime()
         if self._database.rest(boottime):
             return False
-        refill = self._more_rows and free_slots(spec, ledger) > 0
+        refill = self._more_rows and free_slots(spec, len(ledger.outstanding)) > 0
         return boottime >= self._next_look or refill or urgent(ledger, facts, now)
 
     def _plan_next_look(self, spec: ScannerJobSpec) -> None:
@@ -334,6 +348,17 @@ class Scanner:
             return replace(facts, hold=Hold(error.reason, str(error)))
         return replace(facts, observations={**(facts.observations or {}), **superseded})
 
+    # 4. decide
+
+    def _note_look(self, facts: Facts, decision: Decision) -> None:
+        """Remember what a look found: it is true until the next one."""
+        if facts.rows is None:
+            return
+        rows = facts.rows
+        self._look_found = conditions.Look(rows.problems, rows.blocked, decision.brakes)
+        if not decision.holds:
+            self._more_rows = decision.more_rows
+
     # 5. claim
 
     def _conditions(
@@ -343,7 +368,7 @@ class Scanner:
             return []
         return conditions.running(
             decision.ledger,
-            facts.rows,
+            self._look_found,
             decision.holds,
             connections.source.warnings,
             self._database.contact,
@@ -397,10 +422,23 @@ class Scanner:
             return max(target_rest, spacing)
         waits = [max(self._next_look - boottime, self._database.rest(boottime))]
         waits += [target_rest] if target_rest else []
-        if coming := next_time(decision.ledger, facts.read_at):
+        if coming := next_time(decision.ledger, facts.traits, facts.read_at):
             elapsed = self._clock.now() - facts.read_at
             waits.append((coming - elapsed).total_seconds())
         return max(min(waits), spacing, MIN_LOOK_DISTANCE.total_seconds())
+
+
+def _lost_ledger(spec: ScannerJobSpec, snapshot: Snapshot, now: datetime) -> Ledger:
+    """In place of a ledger that vanished. What was asked for before was asked for another loss.
+
+    Some targets add one more deadline to a launch's life; what is out may have been sent to one.
+    """
+    life = longest_life(spec, spec.deadline or NO_TIME)
+    return Ledger(
+        lost_at=now,
+        lost_until=whole(now + life) if life else None,
+        handled_requests=dict(snapshot.requests),
+    )
 
 
 def _reason_of(error: Exception) -> str:

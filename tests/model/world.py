@@ -474,6 +474,9 @@ class Broker:
         backend = {"resultBackend": "backend"} if self._world.setup.outcomes else {}
         return {"broker": "broker", **backend}
 
+    async def check(self) -> None:
+        await self._may_fail("target.check")
+
     async def observe(self, ids: Collection[str]) -> Mapping[str, Observation]:
         await self._may_fail("target.observe")
         seen = {i: Observation(self.results[i]) for i in ids if i in self.results}

@@ -8,6 +8,7 @@ from scannerjob.model.conditions import (
     MAX_MESSAGE,
     Condition,
     Contact,
+    Look,
     Trouble,
     running,
     stamped,
@@ -15,7 +16,7 @@ from scannerjob.model.conditions import (
 )
 from scannerjob.model.facts import Hold
 from scannerjob.model.ledger import Ledger
-from tests.unit.cases import NOW, ago, item, later, ledger, rows
+from tests.unit.cases import NOW, ago, item, later, ledger
 
 FINE = Contact(tried=True)
 DOWN = Contact(tried=True, trouble=Trouble("DatabaseUnreachable", "db: refused"))
@@ -26,7 +27,7 @@ LOST = Hold("LedgerLost", "the ledger has vanished")
 def said(**fields: Any) -> dict[str, Condition]:
     known: dict[str, Any] = {
         "ledger": Ledger(),
-        "rows": rows(),
+        "look": Look(),
         "holds": (),
         "warnings": (),
         "database": FINE,
@@ -71,7 +72,7 @@ def test_a_hold_is_not_ready_unless_it_was_asked_for() -> None:
 def test_rows_that_are_held_back_are_named_up_to_five() -> None:
     problems = tuple(f"row {n}: its key is NULL" for n in range(7))
 
-    ready = said(rows=rows(problems=problems))["Ready"]
+    ready = said(look=Look(problems))["Ready"]
 
     assert (ready.status, ready.reason) == ("True", "RowsHeldBack")
     assert "7 rows" in ready.message
@@ -81,9 +82,15 @@ def test_rows_that_are_held_back_are_named_up_to_five() -> None:
 
 
 def test_a_scan_without_any_usable_row_is_blocked() -> None:
-    ready = said(rows=rows(problems=("row 1: NULL",), blocked=True))["Ready"]
+    ready = said(look=Look(("row 1: NULL",), blocked=True))["Ready"]
 
     assert (ready.status, ready.reason) == ("False", "ScanBlocked")
+
+
+def test_a_brake_of_the_last_look_is_not_ready() -> None:
+    ready = said(look=Look(brakes=(Hold("TooManyFailures", "look at them"),)))["Ready"]
+
+    assert (ready.status, ready.reason) == ("False", "TooManyFailures")
 
 
 def test_launches_of_which_nothing_is_heard_for_an_hour_are_stalled() -> None:

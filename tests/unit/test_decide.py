@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from scannerjob.model.decide import ACCEPT_LOST_LEDGER
+from scannerjob.model.decide import ACCEPT_LOST_LEDGER, decide
 from scannerjob.model.facts import Fact, Hold, Observation
 from scannerjob.model.ledger import Item, Ledger, Phase, ledger_to_status
 from scannerjob.model.limits import MAX_LEDGER_BYTES, MAX_REASON
@@ -391,7 +391,7 @@ class TestBounds:
         decision = decided(spec(), ledger(*failures), facts(rows(*keys, "new", "newer")))
 
         assert [key for key, _, _ in sent(decision)] == ["new"]
-        assert reasons(decision.holds) == ["TooManyFailures"]
+        assert reasons(decision.brakes) == ["TooManyFailures"]
 
     def test_retries_go_on_beyond_the_bound(self) -> None:
         failures = [item(f"{n}", PARKED) for n in range(1500)]
@@ -414,7 +414,7 @@ class TestBounds:
             for send in decision.sends
         ]
 
-        assert reasons(decision.holds) == ["TooManyFailures"]
+        assert reasons(decision.brakes) == ["TooManyFailures"]
         assert len(json.dumps(ledger_to_status(Ledger(tuple(worst))))) < 512 * 1024
         assert MAX_LEDGER_BYTES < 512 * 1024
 
@@ -427,6 +427,31 @@ class TestBounds:
 
 
 class TestWhereEvidenceComesFrom:
+    def test_a_row_that_the_present_query_has_shown_may_leave_that_one(self) -> None:
+        foreign = ledger(item("a", query_hash="q0"))
+
+        shown = decided(spec(), foreign, facts(rows("a"))).ledger
+        left = decided(spec(), shown, facts(rows())).ledger
+
+        assert (shown.items[0].query_hash, left.items, left.succeeded) == (None, (), 1)
+
+    def test_rows_known_by_other_columns_prove_nothing_and_launch_nothing(self) -> None:
+        by_id = ledger(item("a"), item("old", WAITING, until=later(60)), key=("id",))
+
+        decision = decided(spec(), by_id, facts(rows("b", key=("title",))))
+
+        assert (sent(decision), reasons(decision.holds)) == ([], ["KeyChanged"])
+        assert decision.ledger.items == by_id.items
+        assert decision.ledger.key == ("id",)
+
+    def test_another_key_is_taken_over_once_nothing_is_out(self) -> None:
+        by_id = ledger(item("a", PARKED), key=("id",))
+
+        decision = decided(spec(), by_id, facts(rows("b", key=("title",))))
+
+        assert [key for key, _, _ in sent(decision)] == ["b"]
+        assert decision.ledger.key == ("title",)
+
     def test_absence_under_another_query_proves_nothing(self) -> None:
         decision = decided(spec(), ledger(item("a")), facts(rows(), query_hash="q2"))
 
@@ -482,11 +507,16 @@ class TestALostLedger:
         assert (sent(decision), reasons(decision.holds)) == ([], ["LedgerLost"])
 
     def test_is_over_when_its_launches_must_have_ended(self) -> None:
-        before = replace(self.lost, lost_at=ago(131))
-        after = replace(self.lost, lost_at=ago(132))
+        before = replace(self.lost, lost_until=later(1))
+        after = replace(self.lost, lost_until=NOW)
 
-        assert sent(decided(bounded(), before, facts(rows("a")))) == []
-        assert len(sent(decided(bounded(), after, facts(rows("a"))))) == 1
+        assert sent(decided(spec(), before, facts(rows("a")))) == []
+        assert len(sent(decided(spec(), after, facts(rows("a"))))) == 1
+
+    def test_is_not_over_for_a_bound_that_came_too_late(self) -> None:
+        long_ago = replace(self.lost, lost_at=ago(1_000_000))
+
+        assert sent(decided(bounded(), long_ago, facts(rows("a")))) == []
 
     def test_is_over_when_a_person_says_so_once(self) -> None:
         said = {ACCEPT_LOST_LEDGER: "nonce"}
@@ -497,6 +527,36 @@ class TestALostLedger:
         assert len(sent(decision)) == 1
         assert decision.ledger.handled_requests == said
         assert sent(decided(spec(), lost_again, facts(rows("a"), requests=said))) == []
+
+
+def test_no_rest_is_cut_short_by_the_part_of_a_second() -> None:
+    late = NOW + timedelta(milliseconds=950)
+    a_spec = spec(cooldown="2s", retry={"backoff": "0s"})
+    read = facts(rows("a"), observations=seen(a=Fact.SUCCEEDED), read_at=late)
+
+    cooling = decide(a_spec, ledger(item("a")), read, late, str).ledger
+
+    assert cooling.items[0].until == later(3)
+
+
+def test_a_person_who_deletes_rows_costs_the_others_no_attempt() -> None:
+    gone, lapsed = (item(key, until=ago(1)) for key in "ab")
+
+    decision = decided(bounded(), ledger(gone, lapsed), facts(rows("b")))
+
+    assert [(each.key, each.attempt) for each in decision.ledger.items] == [("b", 1)]
+
+
+@pytest.mark.parametrize(
+    ("republish", "age", "again"), [(True, 34, 0), (True, 35, 1), (False, 90, 0)]
+)
+def test_what_no_target_remembers_is_left_to_its_sender_and_then_to_its_author(
+    republish: bool, age: int, again: int
+) -> None:
+    traits = replace(SILENT, republish=republish)
+    orphan = ledger(item("a", CLAIMED, since=ago(age)))
+
+    assert len(sent(decided(spec(), orphan, facts(rows("a"), traits=traits)))) == again
 
 
 def test_a_launch_lives_for_expires_and_deadline_and_a_tenth_for_clocks() -> None:

@@ -176,3 +176,49 @@ def test_a_rest_that_ends_during_a_cycle_is_not_slept_over() -> None:
     world.finish_cycle(0)
     world.finish_cycle(0)
     assert phases(world) == ["Launched"]
+
+
+def test_that_a_lost_ledger_was_accepted_says_nothing_of_the_next_loss() -> None:
+    world = one(lifetime=False)
+    world.store.requests = {"accept-lost-ledger": "once"}
+    world.finish_cycle(0)
+    before = len(world.broker.messages)
+    world.store.wipe()
+
+    for _ in range(3):
+        world.advance(30)
+        world.finish_cycle(0)
+
+    assert {each["reason"] for each in world.store.status["conditions"]} >= {"LedgerLost"}
+    assert len(world.broker.messages) == before
+
+
+def test_a_target_that_answers_again_is_reachable_though_nothing_is_left_to_launch() -> None:
+    world = one()
+    until(world, "target.launch", Fault.REFUSED)
+    finish(world)
+    world.finish_cycle(0)
+    assert conditions(world)["TargetReachable"] == "False"
+
+    world.finish_row("[0]")
+    world.advance(30)
+    world.finish_cycle(0)
+
+    assert conditions(world)["TargetReachable"] == "True"
+    assert conditions(world)["Ready"] == "True"
+
+
+def test_nothing_is_claimed_while_a_target_that_failed_does_not_answer() -> None:
+    world = one()
+    until(world, "target.launch", Fault.REFUSED)
+    finish(world)
+    world.finish_cycle(0)
+
+    world.advance(1)
+    until(world, "target.check", Fault.REFUSED)
+    finish(world)
+    assert phases(world) == []
+
+    world.advance(2)
+    world.finish_cycle(0)
+    assert phases(world) == ["Claimed"]

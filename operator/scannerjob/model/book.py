@@ -11,18 +11,23 @@ from zlib import crc32
 from scannerjob.model.facts import Send, TargetTraits
 from scannerjob.model.ledger import Item, Ledger, Phase
 from scannerjob.model.limits import ITEM_BYTES, MAX_LEDGER_BYTES, MAX_REASON, MAX_REMEMBERED
+from scannerjob.model.reading import free_slots
 from scannerjob.model.row import Row
 from scannerjob.model.spec import ScannerJobSpec
 
 
 class Book:
-    """A ledger's items by key, and its counters. `now` is a whole second, UTC."""
+    """A ledger's items by key, and its counters, as of `now`, UTC.
+
+    What is written down are whole seconds: `second` is the one that `now` lies in.
+    """
 
     def __init__(
         self, spec: ScannerJobSpec, ledger: Ledger, traits: TargetTraits, now: datetime
     ) -> None:
         self.spec = spec
         self.now = now
+        self.second = now.replace(microsecond=0)
         self.ledger = ledger
         self._traits = traits
         self._items = {item.key: item for item in ledger.items}
@@ -49,7 +54,7 @@ class Book:
 
     def slot_is_free(self) -> bool:
         """Whether the cap allows one launch more."""
-        return self._active < self.spec.concurrency
+        return free_slots(self.spec, self._active) > 0
 
     def failure_would_fit(self, row: Row) -> bool:
         """Whether the ledger has room for this row even if it and all that are out fail."""
@@ -62,13 +67,13 @@ class Book:
         """Record a launch of this row before it happens."""
         lifetime = self.lifetime()
         until = whole(self.now + lifetime) if lifetime else None
-        item = Item(row.key, launch_id, Phase.CLAIMED, attempt, 1, self.now, until=until)
+        item = Item(row.key, launch_id, Phase.CLAIMED, attempt, 1, self.second, until=until)
         return self._send(item, row)
 
     def claim_again(self, item: Item, row: Row) -> Send:
         """Record that the same launch is sent once more: the same id, and a count of its own."""
         again = replace(
-            item, sends=item.sends + 1, since=self.now, claimed=item.first_claimed, reason=None
+            item, sends=item.sends + 1, since=self.second, claimed=item.first_claimed, reason=None
         )
         return self._send(again, row)
 
@@ -82,14 +87,16 @@ class Book:
         return within is not None and self.now - item.first_claimed < within
 
     def may_send_again(self, item: Item) -> bool:
-        """Whether one more send can neither become a second execution nor outlive `until`."""
-        return self.is_remembered(item) and (item.until is None or self.lifetime() is not None)
+        """Whether one more send is wanted, and cannot outlive `until`.
+
+        It is where it cannot become a second execution, or where the author put up with that.
+        """
+        wanted = self._traits.republish or self.is_remembered(item)
+        return wanted and (item.until is None or self.lifetime() is not None)
 
     def lifetime(self) -> timedelta | None:
         """How long after its claim a launch can be alive at most, differing clocks included."""
-        if self.spec.lifetime is None:
-            return None
-        return self.spec.lifetime + _clock_margin(self.spec.lifetime) + self._traits.life_margin
+        return longest_life(self.spec, self._traits.life_margin)
 
     def _expires_at(self, item: Item) -> datetime | None:
         """When the message goes stale: reckoned from `until`, hence the same for every send."""
@@ -106,7 +113,7 @@ class Book:
     def accept(self, item: Item) -> Item:
         """The broker or the API server has it."""
         self._count(launched=1)
-        self.ledger = replace(self.ledger, last_launch=self.now)
+        self.ledger = replace(self.ledger, last_launch=self.second)
         return self._put(replace(item, phase=Phase.LAUNCHED, reason=None))
 
     def doubt(self, item: Item, reason: str | None) -> None:
@@ -118,13 +125,21 @@ class Book:
         if item.attempt == 1:
             self.forget(item)
         else:
-            self._rest(item, Phase.WAITING, self.now, reason)
+            self._rest(item, Phase.WAITING, self.second, reason)
 
-    def succeed(self, item: Item) -> Item:
-        """It ended well: remembered until its cooldown is over and its row has left."""
+    def adopt(self, item: Item) -> Item:
+        """The present query shows its row too: from now on its leaving that one counts."""
+        return self._put(replace(item, query_hash=None))
+
+    def succeed(self, item: Item, *, ran: bool = True) -> Item:
+        """It ended well: remembered until its cooldown is over and its row has left.
+
+        `ran` says that it, and not a person who deleted a row for instance, is taken for the cause.
+        """
         self._ended(item)
         self._count(succeeded=1)
-        self.ledger = replace(self.ledger, last_settled=self.now)
+        if ran:
+            self.ledger = replace(self.ledger, last_settled=self.second)
         until = self.now + self.spec.cooldown if self.spec.cooldown else None
         return self._rest(item, Phase.COOLING, until, None)
 
@@ -132,7 +147,7 @@ class Book:
         """A worker ran it and it failed: an attempt is spent."""
         self._ended(item)
         self._count(failed=1)
-        self.ledger = replace(self.ledger, last_settled=self.now)
+        self.ledger = replace(self.ledger, last_settled=self.second)
         self.spend_attempt(item, reason)
 
     def lose(self, item: Item, reason: str) -> None:
@@ -145,7 +160,7 @@ class Book:
         """Its life is over and nobody worked meanwhile: the same attempt again."""
         self._ended(item)
         self._count(lost=1)
-        self._rest(item, Phase.WAITING, self.now, "NeverStarted")
+        self._rest(item, Phase.WAITING, self.second, "NeverStarted")
 
     def spend_attempt(self, item: Item, reason: str) -> None:
         """Wait for the next attempt, or be parked after the last."""
@@ -169,7 +184,7 @@ class Book:
         resting = replace(
             item,
             phase=phase,
-            since=self.now,
+            since=self.second,
             claimed=None,
             until=whole(until),
             reason=_brief(reason),
@@ -209,6 +224,13 @@ def whole(moment: datetime | None) -> datetime | None:
     if moment is None or moment.microsecond == 0:
         return moment
     return moment.replace(microsecond=0) + timedelta(seconds=1)
+
+
+def longest_life(spec: ScannerJobSpec, margin: timedelta) -> timedelta | None:
+    """How long a launch of this spec can be alive at most; None where nothing bounds it."""
+    if spec.lifetime is None:
+        return None
+    return spec.lifetime + _clock_margin(spec.lifetime) + margin
 
 
 def _clock_margin(lifetime: timedelta) -> timedelta:

@@ -10,11 +10,10 @@ from typing import Any, Literal
 from scannerjob.model.facts import Hold
 from scannerjob.model.ledger import Item, Ledger, format_time
 from scannerjob.model.limits import STALLED_AFTER
-from scannerjob.model.row import Rows
 
 Truth = Literal["True", "False", "Unknown"]
 MAX_MESSAGE = 1024
-# What a user asked for, or a state that heals by itself as launches end, leaves a ScannerJob ready.
+# What its author asked for leaves a ScannerJob ready.
 _READY_ALL_THE_SAME = frozenset({"Suspended"})
 
 
@@ -49,9 +48,18 @@ def unusable(trouble: Trouble) -> list[Condition]:
     return [Condition("Ready", "False", trouble.reason, trouble.message)]
 
 
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What the last look at the database found amiss: it holds until the next one."""
+
+    problems: Sequence[str] = ()
+    blocked: bool = False
+    brakes: Sequence[Hold] = ()
+
+
 def running(
     ledger: Ledger,
-    rows: Rows | None,
+    look: Look,
     holds: Sequence[Hold],
     warnings: Sequence[str],
     database: Contact,
@@ -60,7 +68,7 @@ def running(
 ) -> list[Condition]:
     """The conditions after a whole cycle."""
     return [
-        _ready(rows, holds, warnings, database, target),
+        _ready(look, holds, warnings, database, target),
         *_reachable("DatabaseReachable", database),
         *_reachable("TargetReachable", target),
         _stalled(ledger, now),
@@ -68,7 +76,7 @@ def running(
 
 
 def _ready(
-    rows: Rows | None,
+    look: Look,
     holds: Sequence[Hold],
     warnings: Sequence[str],
     database: Contact,
@@ -77,22 +85,22 @@ def _ready(
     for trouble in (database.trouble, target.trouble):
         if trouble is not None:
             return Condition("Ready", "False", trouble.reason, trouble.message)
-    for hold in holds:
+    for hold in (*holds, *look.brakes):
         truth: Truth = "True" if hold.reason in _READY_ALL_THE_SAME else "False"
         return Condition("Ready", truth, hold.reason, hold.message)
-    if rows is not None and rows.blocked:
-        return Condition("Ready", "False", "ScanBlocked", _held_back(rows))
-    if rows is not None and rows.problems:
-        return Condition("Ready", "True", "RowsHeldBack", _held_back(rows))
+    if look.blocked:
+        return Condition("Ready", "False", "ScanBlocked", _held_back(look))
+    if look.problems:
+        return Condition("Ready", "True", "RowsHeldBack", _held_back(look))
     if warnings:
         return Condition("Ready", "True", "Scanning", "; ".join(warnings))
     return Condition("Ready", "True", "Scanning", "the query runs and its rows are launched")
 
 
-def _held_back(rows: Rows) -> str:
-    shown = "; ".join(rows.problems[:5])
-    more = f"; and {len(rows.problems) - 5} more" if len(rows.problems) > 5 else ""
-    return f"{len(rows.problems)} rows are held back: {shown}{more}"
+def _held_back(look: Look) -> str:
+    shown = "; ".join(look.problems[:5])
+    more = f"; and {len(look.problems) - 5} more" if len(look.problems) > 5 else ""
+    return f"{len(look.problems)} rows are held back: {shown}{more}"
 
 
 def _reachable(kind: str, contact: Contact) -> Iterator[Condition]:

@@ -14,7 +14,7 @@ from datetime import datetime
 from scannerjob.model.book import Book
 from scannerjob.model.facts import Decision, Facts, Hold, Send
 from scannerjob.model.ledger import Item, Ledger, Phase
-from scannerjob.model.reading import endpoint_changed, is_orphan
+from scannerjob.model.reading import endpoint_changed, is_orphan, key_changed
 from scannerjob.model.row import Row
 from scannerjob.model.settle import settle
 from scannerjob.model.spec import ScannerJobSpec
@@ -36,7 +36,10 @@ def decide(
     while fewer than `spec.concurrency` items are outstanding; what is outstanding beyond a lowered
     cap stays.
     """
-    book = Book(spec, _rebase(ledger, facts), facts.traits, now.replace(microsecond=0))
+    if key_changed(ledger, facts):
+        # The present rows tell nothing of those that are remembered, not even that they left.
+        facts = replace(facts, rows=None, hold=facts.hold or _changed_key(ledger))
+    book = Book(spec, _rebase(ledger, facts), facts.traits, now)
     _take_requests(book, facts)
     settle(book, facts)
     holds = list(_holds(book, facts))
@@ -53,7 +56,7 @@ def decide(
             break
         else:
             sends.append(book.claim(row, 1, new_id()))
-    return Decision(book.close(), tuple(sends), tuple(brakes), more_rows=bool(left_over))
+    return Decision(book.close(), tuple(sends), brakes=tuple(brakes), more_rows=bool(left_over))
 
 
 def _rebase(ledger: Ledger, facts: Facts) -> Ledger:
@@ -66,7 +69,8 @@ def _rebase(ledger: Ledger, facts: Facts) -> Ledger:
     items = ledger.items
     if ledger.query_hash != facts.query_hash:
         items = tuple(_under(item, ledger.query_hash, facts.query_hash) for item in items)
-    return replace(ledger, items=items, query_hash=facts.query_hash, endpoints=endpoints)
+    key = facts.rows.key if facts.rows else ledger.key
+    return replace(ledger, items=items, query_hash=facts.query_hash, key=key, endpoints=endpoints)
 
 
 def _under(item: Item, old_hash: str | None, new_hash: str) -> Item:
@@ -84,12 +88,11 @@ def _take_requests(book: Book, facts: Facts) -> None:
     if nonce is not None and accepted:
         handled = {**handled, ACCEPT_LOST_LEDGER: nonce}
     if accepted or _all_lost_launches_ended(book):
-        book.ledger = replace(book.ledger, lost_at=None, handled_requests=handled)
+        book.ledger = replace(book.ledger, lost_at=None, lost_until=None, handled_requests=handled)
 
 
 def _all_lost_launches_ended(book: Book) -> bool:
-    lifetime, lost_at = book.lifetime(), book.ledger.lost_at
-    return lost_at is not None and lifetime is not None and lost_at + lifetime <= book.now
+    return book.ledger.lost_until is not None and book.ledger.lost_until <= book.now
 
 
 def _holds(book: Book, facts: Facts) -> Iterator[Hold]:
@@ -139,8 +142,17 @@ def _lost_ledger() -> Hold:
     return Hold(
         "LedgerLost",
         "the ledger in status has vanished, and launches of which nothing is known may be running; "
-        "nothing is launched until they must have ended (expires + deadline, where both are set) "
+        "nothing is launched until they must have ended (expires + deadline, where both were set) "
         f"or the annotation scannerjob.dev/requested-{ACCEPT_LOST_LEDGER} is set to any new value",
+    )
+
+
+def _changed_key(ledger: Ledger) -> Hold:
+    return Hold(
+        "KeyChanged",
+        f"rows are no longer known by {', '.join(ledger.key)} while {len(ledger.outstanding)} "
+        "launches are outstanding; nothing is launched until they have settled: change spec.key "
+        "or the query's first column back until then",
     )
 
 

@@ -56,13 +56,15 @@ class TargetTraits:
 
     `tells_outcomes`: `observe` will tell how each launch ended, so that a row which left the query
     settles nothing by itself. `resend_within`: how long after a claim the same id can be sent again
-    without a second execution; None where never. `life_margin`: how much longer than `expires` and
-    `deadline` say a launch may live here.
+    without a second execution, since the target remembers it; None where it does not. `republish`:
+    the author would rather have it executed twice than hold it. `life_margin`: how much longer than
+    `expires` and `deadline` say a launch may live here.
     """
 
     tells_outcomes: bool
     resend_within: timedelta | None
     life_margin: timedelta = NO_TIME
+    republish: bool = False
 
 
 @dataclass(frozen=True)
@@ -103,11 +105,12 @@ class Send:
 class Decision:
     """The ledger to write, and what may be sent once it is written.
 
-    `holds` says why less was launched than rows and slots would allow; `more_rows` that rows wait
-    for a slot, so that the next free slot is reason enough to look again.
+    `holds` says why nothing was launched; `brakes`, where rows were read, why no new row was.
+    `more_rows` says that rows wait for a slot, so that the next free one is reason enough to look.
     """
 
     ledger: Ledger
     sends: tuple[Send, ...] = ()
     holds: tuple[Hold, ...] = ()
+    brakes: tuple[Hold, ...] = ()
     more_rows: bool = False

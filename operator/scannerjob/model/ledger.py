@@ -11,11 +11,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import cached_property
-from types import MappingProxyType
 from typing import Any
 
 LEDGER_VERSION = 1
-NO_ENDPOINTS: Mapping[str, str] = MappingProxyType({})
 
 
 class LedgerError(ValueError):
@@ -73,9 +71,10 @@ class Item:
 class Ledger:
     """All remembered rows, in the order in which they were first claimed, and the counters.
 
-    `last_settled` is when a launch last ended with evidence that a worker had run it. `lost_at` is
-    set while the ledger stands in for one that vanished: launches may be out of which nothing is
-    known.
+    `key` names the columns that they are known by. `last_settled` is when a launch last ended as
+    one does that a worker has run. `lost_at` is set while the ledger stands in for one that
+    vanished: launches may be out of which nothing is known; `lost_until` is when they must have
+    ended, where that can be told.
     """
 
     items: tuple[Item, ...] = ()
@@ -84,21 +83,18 @@ class Ledger:
     failed: int = 0
     lost: int = 0
     query_hash: str | None = None
+    key: tuple[str, ...] = ()
     endpoints: Mapping[str, str] = field(default_factory=dict)
     last_launch: datetime | None = None
     last_settled: datetime | None = None
     lost_at: datetime | None = None
+    lost_until: datetime | None = None
     handled_requests: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def by_id(self) -> Mapping[str, Item]:
         """The items by launch id."""
         return {item.id: item for item in self.items}
-
-    @cached_property
-    def keys(self) -> frozenset[str]:
-        """The keys of all remembered rows."""
-        return frozenset(item.key for item in self.items)
 
     @cached_property
     def outstanding(self) -> tuple[Item, ...]:
@@ -124,10 +120,12 @@ def ledger_to_status(ledger: Ledger) -> dict[str, Any]:
         "failed": ledger.failed,
         "lost": ledger.lost,
         "queryHash": ledger.query_hash,
+        "key": list(ledger.key) or None,
         "endpoints": dict(ledger.endpoints),
         "lastLaunchTime": format_time(ledger.last_launch),
         "lastSettledTime": format_time(ledger.last_settled),
         "ledgerLostTime": format_time(ledger.lost_at),
+        "ledgerLostUntil": format_time(ledger.lost_until),
         "handledRequests": dict(ledger.handled_requests) or None,
     }
     return {name: value for name, value in status.items() if value is not None}
@@ -155,10 +153,12 @@ def ledger_from_status(status: Mapping[str, Any]) -> Ledger | None:
             failed=int(status.get("failed", 0)),
             lost=int(status.get("lost", 0)),
             query_hash=status.get("queryHash"),
+            key=tuple(str(name) for name in status.get("key", ())),
             endpoints=dict(status.get("endpoints", {})),
             last_launch=parse_time(status.get("lastLaunchTime")),
             last_settled=parse_time(status.get("lastSettledTime")),
             lost_at=parse_time(status.get("ledgerLostTime")),
+            lost_until=parse_time(status.get("ledgerLostUntil")),
             handled_requests=dict(status.get("handledRequests", {})),
         )
     except (KeyError, TypeError, ValueError) as error:
@@ -222,8 +222,3 @@ def parse_time(text: str | None) -> datetime | None:
     if moment.tzinfo is None:
         raise ValueError(f"a time without a zone: {text}")
     return moment
-
-
-def in_phase(items: Iterable[Item], phase: Phase) -> list[Item]:
-    """Those of the items that are in this phase."""
-    return [item for item in items if item.phase is phase]

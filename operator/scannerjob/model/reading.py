@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from scannerjob.model.facts import Fact, Facts
+from scannerjob.model.facts import Fact, Facts, TargetTraits
 from scannerjob.model.ledger import Item, Ledger, Phase
-from scannerjob.model.limits import ORPHAN_AFTER
+from scannerjob.model.limits import ORPHAN_AFTER, SEND_WITHIN
 from scannerjob.model.row import Presence, Rows
 from scannerjob.model.spec import ScannerJobSpec
 
 _TERMINAL = (Fact.SUCCEEDED, Fact.FAILED)
 
 
-def free_slots(spec: ScannerJobSpec, ledger: Ledger) -> int:
-    """How many launches the cap allows beyond those outstanding; none while suspended."""
-    return 0 if spec.suspend else max(0, spec.concurrency - len(ledger.outstanding))
+def free_slots(spec: ScannerJobSpec, active: int) -> int:
+    """How many launches the cap allows beyond the `active` ones; none while suspended."""
+    return 0 if spec.suspend else max(0, spec.concurrency - active)
 
 
 def rows_to_read(spec: ScannerJobSpec, ledger: Ledger) -> int:
@@ -23,12 +23,12 @@ def rows_to_read(spec: ScannerJobSpec, ledger: Ledger) -> int:
 
     One more than could be used, so that it shows whether rows wait for a slot.
     """
-    return len(ledger.items) + free_slots(spec, ledger) + 1
+    return len(ledger.items) + free_slots(spec, len(ledger.outstanding)) + 1
 
 
 def worth_a_look(spec: ScannerJobSpec, ledger: Ledger, facts: Facts, now: datetime) -> bool:
     """Whether rows could change anything: a slot is free, or a row is missing evidence."""
-    return free_slots(spec, ledger) > 0 or any(
+    return free_slots(spec, len(ledger.outstanding)) > 0 or any(
         row_matters(item, ledger, facts, now) for item in ledger.items
     )
 
@@ -77,10 +77,11 @@ def orphans_that_left(ledger: Ledger, facts: Facts, now: datetime) -> list[str]:
     ]
 
 
-def next_time(ledger: Ledger, now: datetime) -> timedelta | None:
+def next_time(ledger: Ledger, traits: TargetTraits, now: datetime) -> timedelta | None:
     """How long until a rest, a life or the wait for another sender ends, if any will."""
     times = [item.until for item in ledger.items if item.until is not None]
-    times += [item.since + ORPHAN_AFTER for item in ledger.items if item.phase is Phase.CLAIMED]
+    claims = [item for item in ledger.items if item.phase is Phase.CLAIMED]
+    times += [item.since + _orphan_after(traits) for item in claims]
     return min((time - now for time in times if time > now), default=None)
 
 
@@ -89,6 +90,13 @@ def endpoint_changed(ledger: Ledger, facts: Facts) -> bool:
     if not ledger.outstanding or not ledger.endpoints:
         return False
     return dict(ledger.endpoints) != dict(facts.endpoints)
+
+
+def key_changed(ledger: Ledger, facts: Facts) -> bool:
+    """Whether launches are out under other key columns than the present rows are known by."""
+    if facts.rows is None or not ledger.outstanding or not ledger.key:
+        return False
+    return facts.rows.key != ledger.key
 
 
 def told_by_target(ledger: Ledger, facts: Facts) -> bool:
@@ -106,10 +114,19 @@ def is_orphan(item: Item, facts: Facts, now: datetime) -> bool:
         return False
     report = facts.reports.get(item.id)
     if report is None or report.sends != item.sends:
-        return item.since + ORPHAN_AFTER <= now
+        return item.since + _orphan_after(facts.traits) <= now
     # Our own send of it has ended. That nothing was sent is known for the first send alone.
     fact = report.observation.fact
     return fact is Fact.UNCERTAIN or (fact is Fact.NOT_SENT and item.sends > 1)
+
+
+def _orphan_after(traits: TargetTraits) -> timedelta:
+    """How long a claim is left to whoever made it.
+
+    To send it again is harmless where the target remembers; elsewhere its sender must have given
+    up.
+    """
+    return ORPHAN_AFTER if traits.resend_within is not None else SEND_WITHIN + ORPHAN_AFTER
 
 
 def _is_due(item: Item, now: datetime) -> bool:

@@ -110,7 +110,8 @@ class Rows:
     that a look by key did not find. Where the query has a LIMIT of its own, `absence_knowable` is
     False: a row that is not shown may only lie beyond the limit. `problems` names the rows that
     were held back, `held_back` has their keys where they have one, and `blocked` says that nothing
-    usable was found in as many rows as are ever read.
+    usable was found in as many rows as are ever read. `key` names the columns that the rows are
+    known by.
     """
 
     query_hash: str
@@ -122,6 +123,7 @@ class Rows:
     held_back: frozenset[str] = frozenset()
     problems: tuple[str, ...] = ()
     blocked: bool = False
+    key: tuple[str, ...] = ()
 
     @cached_property
     def _by_key(self) -> Mapping[str, Row]:

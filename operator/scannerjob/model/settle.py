@@ -32,7 +32,7 @@ def _settle_outstanding(book: Book, facts: Facts) -> None:
     told = told_by_target(book.ledger, facts)
     for item in book:
         if item.outstanding:
-            _settle(book, item, facts, told)
+            _settle(book, _adopted(book, item, facts.rows), facts, told)
     # Last: whether the others worked meanwhile must not depend on the order of the items.
     for item in book:
         if item.outstanding and facts.rows is not None and _lapsed(item, facts):
@@ -60,6 +60,14 @@ def _was_sent(report: Report | None, seen: Observation | None) -> bool:
     return accepted or (seen is not None and seen.fact in _SENT)
 
 
+def _adopted(book: Book, item: Item, rows: Rows | None) -> Item:
+    """The item; under the present query, once that one was seen to match its row too."""
+    foreign = item.query_hash is not None
+    if foreign and rows is not None and rows.presence(item.key) is Presence.PRESENT:
+        return book.adopt(item)
+    return item
+
+
 def _settle(book: Book, item: Item, facts: Facts, told: bool) -> None:
     seen = _seen(item, facts)
     if seen is not None and seen.fact is Fact.SUCCEEDED:
@@ -73,7 +81,9 @@ def _settle_by_row(book: Book, item: Item, facts: Facts, presence: Presence, tol
     seen = _seen(item, facts)
     failed = seen is not None and seen.fact is Fact.FAILED
     left = presence is Presence.ABSENT
-    if left and (failed or _lapsed(item, facts) or _leaving_settles(item, facts, told)):
+    if left and not failed and _lapsed(item, facts):
+        book.succeed(item, ran=False)
+    elif left and (failed or _leaving_settles(item, facts, told)):
         book.succeed(item)
     elif failed and seen is not None:
         book.fail(item, seen.reason or "Failed")

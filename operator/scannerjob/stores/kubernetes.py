@@ -125,6 +125,7 @@ def _snapshot(found: object) -> Snapshot:
         status=document.get("status") or {},
         version=metadata["resourceVersion"],
         marked=annotations.get(_LEDGER) == str(ref),
+        deleting=metadata.get("deletionTimestamp") is not None,
         requests={
             name.removeprefix(_REQUESTED): nonce[:_MAX_NONCE]
             for name, nonce in annotations.items()
