@@ -55,10 +55,6 @@ class Engine:
         if ref in self._tasks:
             self._wakes[ref].set()
 
-    async def run(self) -> None:
-        """Run until `close` is called."""
-        await self._stopping.wait()
-
     async def close(self) -> None:
         """Stop: cycles under way end, their sends included, and what is known is written down."""
         self._stopping.set()

@@ -180,15 +180,3 @@ def test_closing_waits_for_the_cycle_under_way_and_begins_no_other() -> None:
         await closing
 
     assert run(scenario).reads == [A]
-
-
-def test_run_lasts_until_it_is_closed() -> None:
-    async def scenario(engine: Engine, store: Store) -> None:
-        running = asyncio.create_task(engine.run())
-        await asyncio.sleep(0.01)
-        assert not running.done()
-        await engine.close()
-        async with asyncio.timeout(10):
-            await running
-
-    run(scenario)
