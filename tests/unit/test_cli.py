@@ -51,6 +51,28 @@ def test_help_imports_nothing_heavy() -> None:
     assert done.stdout.splitlines()[-1] == "[]"
 
 
+@pytest.mark.parametrize(
+    ("missing", "arguments"),
+    [("typer", ["--help"]), ("yaml", ["validate", "jobs.yaml"]), ("kopf", ["operator"])],
+)
+def test_without_the_extra_it_names_it(missing: str, arguments: list[str]) -> None:
+    program = (
+        f"import sys; sys.modules[{missing!r}] = None; sys.argv[1:] = {arguments!r}\n"
+        "from scannerjob.cli import main; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], check=False, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr == f"{missing} is not installed: pip install 'scannerjob[operator]'\n"
+
+
+def test_help_of_run_says_that_the_state_must_outlive_the_process() -> None:
+    said = " ".join(_scannerjob("run", "--help").stdout.replace("│", " ").split())
+    assert "must outlive the process: in a container, a file on a volume" in said
+
+
 def test_version() -> None:
     assert _scannerjob("version").stdout.startswith("0.")
 

@@ -49,8 +49,9 @@ def run(
         str,
         typer.Option(
             metavar="URL",
-            help="The database of the ledger, which processes may share. A URL with a password is "
-            "better kept in the environment, where other users do not see it.",
+            help="The database of the ledger, which processes may share. It must outlive the "
+            "process: in a container, a file on a volume or the URL of a database server. A URL "
+            "with a password is better kept in the environment, where other users do not see it.",
             envvar="SCANNERJOB_STATE",
         ),
     ] = f"sqlite:///{_STATE_FILE}",
