@@ -439,7 +439,11 @@ def test_keys_of_every_kind_on_mariadb(mariadb_url: str, kind: str, values: list
     ],
 )
 def test_of_other_keys_absence_is_never_known_by_a_look_up(
-    request: pytest.FixtureRequest, name: str, kind: str, values: list[str]
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    kind: str,
+    values: list[str],
 ) -> None:
     url = request.getfixturevalue(f"{name}_url")
     rows = ", ".join(f"({place}, {value})" for place, value in enumerate(values))
@@ -448,7 +452,29 @@ def test_of_other_keys_absence_is_never_known_by_a_look_up(
     keys = look(url, query).keys
     execute(url, f"DELETE FROM t WHERE place = {len(values) - 1}")
     execute(url, f"INSERT INTO t VALUES (9, {values[0]})")
+    read_on = look(url, query, limit=1, keys=keys[1:])
+    assert read_on.rows.absent == {keys[-1]}
+    assert read_on.warnings[0].startswith("KeyNotLookedUp")
+    monkeypatch.setattr("scannerjob.sources.sql.MAX_ROWS", 1)
     assert not look(url, query, limit=1, keys=keys[1:]).rows.absent
+
+
+@pytest.mark.parametrize(("kind", "value"), [("real", "n + 0.5"), ("text", "repeat('x', 299 + n)")])
+def test_rows_whose_keys_cannot_be_looked_up_give_their_slots_back(
+    postgres_url: str, kind: str, value: str
+) -> None:
+    """A backlog of 20 rows, two at a time; the newest first, so that those launched move back."""
+    query = "SELECT k, 0 AS done FROM t ORDER BY n DESC"
+    execute(postgres_url, f"CREATE TABLE t (n integer, k {kind})")
+    execute(postgres_url, f"INSERT INTO t SELECT n, {value} FROM generate_series(1, 2) n")
+    launched = look(postgres_url, query, limit=2).keys
+    execute(postgres_url, f"INSERT INTO t SELECT n, {value} FROM generate_series(3, 20) n")
+    for presence in ([Presence.PRESENT, Presence.PRESENT], [Presence.PRESENT, Presence.ABSENT]):
+        found = look(postgres_url, query, limit=2, keys=launched)
+        assert [found.rows.presence(key) for key in launched] == presence
+        assert not found.rows.complete
+        assert found.warnings[0].startswith("KeyNotLookedUp")
+        execute(postgres_url, "DELETE FROM t WHERE n = 1")
 
 
 def test_a_moment_is_the_same_key_in_every_zone(postgres_url: str) -> None:
@@ -469,22 +495,31 @@ def test_a_date_style_of_the_role_changes_nothing(postgres_url: str) -> None:
     assert values == {"k": "2026-07-01T12:00:00+00:00", "d": "2026-07-02"}
 
 
-def test_a_case_insensitive_collation_does_not_mix_keys_up(mariadb_url: str) -> None:
+def test_a_case_insensitive_collation_does_not_mix_keys_up(
+    mariadb_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     execute(
         mariadb_url,
         "CREATE TABLE t (k VARCHAR(9) COLLATE utf8mb4_general_ci)",
         "INSERT INTO t VALUES ('0'), ('A'), ('b'), ('c ')",
     )
-    rows = look(mariadb_url, "SELECT k FROM t", limit=1, keys=['["a"]', '["b"]', '["c"]']).rows
+    keys = ['["a"]', '["b"]', '["c"]', '["d"]']
+    rows = look(mariadb_url, "SELECT k FROM t", limit=1, keys=keys).rows
     assert [row.key for row in rows.fetched] == ['["b"]']
-    assert not rows.absent
+    assert rows.absent == {'["a"]', '["c"]', '["d"]'}
+    monkeypatch.setattr("scannerjob.sources.sql.MAX_ROWS", 3)
+    rows = look(mariadb_url, "SELECT k FROM t", limit=1, keys=keys).rows
+    assert [row.key for row in rows.fetched] == ['["b"]']
+    assert rows.absent == {'["d"]'}
 
 
 def test_a_key_of_another_type_is_an_unknown_one_and_no_error(postgres_url: str) -> None:
     execute(postgres_url, "CREATE TYPE mood AS ENUM ('sad', 'happy')")
     query = "SELECT k FROM unnest('{sad,happy}'::mood[]) AS k"
     rows = look(postgres_url, query, limit=1, keys=['["gone"]', '["happy"]']).rows
-    assert not rows.absent
+    # The whole result was read to find out.
+    assert [row.key for row in rows.fetched] == ['["happy"]']
+    assert rows.absent == {'["gone"]'}
     assert "2 keys" in rows.problems[0]
 
 

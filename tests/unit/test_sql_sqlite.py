@@ -11,7 +11,9 @@ from sqlalchemy.exc import DBAPIError
 
 from scannerjob.model.row import Presence
 from scannerjob.ports import ConfigurationError
-from scannerjob.sources import Databases
+from scannerjob.sources import Databases, SqlSource
+from scannerjob.sources.dialects import Plan
+from scannerjob.sources.engines import Server
 from scannerjob.sources.records import Result
 from scannerjob.sources.sqlite import SQLite
 from tests.support.sources import execute, failure, look, spec
@@ -22,6 +24,20 @@ _ENDLESS = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELE
 @pytest.fixture
 def path(sqlite_url: str) -> Path:
     return Path(sqlite_url.removeprefix("sqlite:///"))
+
+
+@pytest.fixture
+def counts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many rows each scan of the database asked for."""
+    counts: list[int] = []
+    read = SQLite.scan
+
+    def counted(self: SQLite, *arguments: Any) -> Result:
+        counts.append(arguments[-1])
+        return read(self, *arguments)
+
+    monkeypatch.setattr(SQLite, "scan", counted)
+    return counts
 
 
 @pytest.fixture
@@ -121,16 +137,7 @@ def test_it_reads_on_while_rows_are_unusable(url: str) -> None:
     assert not found.rows.complete
 
 
-def test_unusable_rows_are_read_past_at_once_the_next_time(
-    url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    counts: list[int] = []
-    read = SQLite.scan
-
-    def counted(self: SQLite, *arguments: Any) -> Result:
-        counts.append(arguments[-1])
-        return read(self, *arguments)
-
+def test_unusable_rows_are_read_past_at_once_the_next_time(url: str, counts: list[int]) -> None:
     async def run() -> None:
         databases = Databases()
         query = f"SELECT CASE WHEN id > 300 THEN id END AS id FROM ({_ENDLESS})"
@@ -140,7 +147,6 @@ def test_unusable_rows_are_read_past_at_once_the_next_time(
         assert len((await source.scan(3)).rows) >= 3
         databases.close()
 
-    monkeypatch.setattr(SQLite, "scan", counted)
     asyncio.run(run())
     assert counts == [303]
 
@@ -185,6 +191,7 @@ def test_a_limit_of_its_own_warns_and_hides_absence(url: str) -> None:
     assert found.rows.presence("[5]") is Presence.UNKNOWN
     assert not found.rows.absent
     assert "LIMIT" in found.warnings[0]
+    assert "parked" in found.warnings[0]
 
 
 @pytest.mark.parametrize(
@@ -241,22 +248,124 @@ def test_types_that_are_mixed_by_a_union_prove_no_false_absence(sqlite_url: str)
         assert not rows.absent & set(keys)
 
 
-def test_a_row_found_under_another_key_leaves_open_which_one_it_is(sqlite_url: str) -> None:
+def test_a_row_found_under_another_key_leaves_open_which_one_it_is(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scannerjob.sources.sql.MAX_ROWS", 3)
     execute(
         sqlite_url,
         "CREATE TABLE t (k TEXT COLLATE NOCASE)",
-        "INSERT INTO t VALUES ('first'), ('A'), ('b')",
+        "INSERT INTO t VALUES ('first'), ('A'), ('b'), ('x'), ('y')",
     )
     query = "SELECT k FROM t ORDER BY rowid"
-    assert not look(sqlite_url, query, limit=1, keys=['["a"]', '["c"]']).rows.absent
+    assert look(sqlite_url, query, limit=1, keys=['["a"]']).rows.absent == frozenset()
     assert look(sqlite_url, query, limit=1, keys=['["A"]', '["c"]']).rows.absent == {'["c"]'}
 
 
-def test_floats_are_never_known_to_be_absent(sqlite_url: str) -> None:
-    execute(sqlite_url, "CREATE TABLE t (k REAL)", "INSERT INTO t VALUES (0.1), (0.2)")
-    rows = look(sqlite_url, "SELECT k FROM t", limit=1, keys=["[0.2]", "[0.3]"]).rows
-    assert rows.presence("[0.2]") is Presence.UNKNOWN
-    assert rows.presence("[0.3]") is Presence.UNKNOWN
+def test_a_key_in_doubt_leaves_no_other_in_doubt(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scannerjob.sources.sql.MAX_ROWS", 3)
+    execute(
+        sqlite_url,
+        "CREATE TABLE t (k TEXT COLLATE NOCASE)",
+        "INSERT INTO t VALUES ('first'), ('A'), ('b'), ('x'), ('y'), ('C')",
+    )
+    gone = {f'["{number}"]' for number in range(400)}
+    keys = [*gone, '["a"]', '["b"]', '["c"]']
+    rows = look(sqlite_url, "SELECT k FROM t ORDER BY rowid", limit=1, keys=keys).rows
+    assert rows.absent == gone
+    assert [row.key for row in rows.fetched] == ['["b"]']
+
+
+# Keys of two kinds that cannot be looked up.
+_BACKLOGS = [("REAL", "n + 0.5"), ("TEXT", "printf('%0300d', n)")]
+
+
+@pytest.mark.parametrize(("kind", "value"), _BACKLOGS)
+def test_of_keys_that_cannot_be_looked_up_as_many_rows_are_read_as_it_takes(
+    sqlite_url: str,
+    counts: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    value: str,
+) -> None:
+    numbers = "WITH n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 20) SELECT"
+    execute(
+        sqlite_url, f"CREATE TABLE t (n, k {kind})", f"INSERT INTO t {numbers} n, {value} FROM n"
+    )
+    query = "SELECT k FROM t ORDER BY n"
+    keys = look(sqlite_url, query, limit=100).keys
+    counts.clear()
+
+    found = look(sqlite_url, query, limit=2, keys=[keys[0], keys[6]])
+    assert counts == [2, 4, 8]
+    assert [row.key for row in found.rows.fetched] == [keys[6]]
+    assert found.rows.rows == look(sqlite_url, query, limit=2).rows.rows
+    assert found.warnings[0].startswith("KeyNotLookedUp")
+    assert "(k)" in found.warnings[0]
+
+    # Two were launched, and one of them is done.
+    execute(sqlite_url, "DELETE FROM t WHERE n = 1")
+    rows = look(sqlite_url, query, limit=2, keys=[keys[0], keys[6]]).rows
+    assert rows.presence(keys[0]) is Presence.ABSENT
+    assert rows.presence(keys[6]) is Presence.PRESENT
+
+    monkeypatch.setattr("scannerjob.sources.sql.MAX_ROWS", 19)
+    rows = look(sqlite_url, query, limit=2, keys=[keys[0], keys[19]]).rows
+    assert rows.presence(keys[0]) is Presence.UNKNOWN
+    assert rows.presence(keys[19]) is Presence.PRESENT
+
+
+def test_about_as_many_rows_as_last_time_are_read_for_keys_that_cannot_be_looked_up(
+    sqlite_url: str, counts: list[int]
+) -> None:
+    async def run() -> None:
+        databases = Databases()
+        source = databases.open(sqlite_url, spec(f"SELECT id + 0.5 AS k FROM ({_ENDLESS})"))
+        for _ in range(2):
+            rows = await source.fetch(await source.scan(3), ["[0.25]"])
+            assert rows.presence("[0.25]") is Presence.UNKNOWN
+        databases.close()
+
+    execute(sqlite_url, "CREATE TABLE t (k)")
+    asyncio.run(run())
+    assert counts[-3:] == [3, 5000, 10_000]
+
+
+def test_rows_that_cannot_be_read_on_are_a_problem_of_the_keys_alone(sqlite_url: str) -> None:
+    execute(sqlite_url, "CREATE TABLE t (k REAL)", "INSERT INTO t VALUES (1.5), (2.5), (3.5)")
+    query = (
+        "SELECT k, CASE k WHEN 3.5 THEN abs(-9223372036854775808) END AS v FROM t ORDER BY rowid"
+    )
+    found = look(sqlite_url, query, limit=1, keys=["[3.5]"])
+    assert found.keys == ["[1.5]"]
+    assert found.rows.presence("[3.5]") is Presence.UNKNOWN
+    assert "overflow" in found.rows.problems[0]
+
+
+def test_nothing_is_said_of_keys_that_can_be_looked_up(url: str) -> None:
+    assert look(url, "SELECT id FROM pdf ORDER BY id", limit=1, keys=["[2]", "[9]"]).warnings == ()
+
+
+def test_a_query_is_planned_again_after_ten_minutes(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    plans = iter([Plan(warnings=("ScanNotIndexed",)), Plan()])
+    monkeypatch.setattr(SQLite, "plan", lambda *_, **__: next(plans))
+
+    async def run() -> None:
+        nonlocal now
+        server = Server(url, in_cluster=False)
+        source = SqlSource(server, spec("SELECT id FROM pdf"), clock=lambda: now)
+        for seconds, warnings in ((0, 1), (599, 1), (1, 0), (599, 0)):
+            now += seconds
+            await source.scan(1)
+            assert len(source.warnings) == warnings
+        server.close()
+
+    asyncio.run(run())
 
 
 def test_more_keys_than_fit_into_one_statement(url: str) -> None:

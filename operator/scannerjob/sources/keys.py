@@ -65,6 +65,11 @@ def lookup(
     return Lookup(tuple(sought), " OR ".join(f"({term})" for term in terms), binds)
 
 
+def can_be_sought(key: str, types: Sequence[_Types]) -> bool:
+    """Whether `lookup` would look for this key; `types` as there."""
+    return _values(key, types) is not None
+
+
 def _in(column: str, count: int, placeholder: str) -> str:
     return f"{column} IN ({', '.join([placeholder] * count)})"
 

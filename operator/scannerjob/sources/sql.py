@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from functools import partial
@@ -12,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection
 
-from scannerjob.model.row import Rows
+from scannerjob.model.row import Presence, Rows
 from scannerjob.model.spec import ScannerJobSpec
 from scannerjob.ports import SourceError
 from scannerjob.sources.dialects import Plan
-from scannerjob.sources.keys import lookup
+from scannerjob.sources.keys import can_be_sought, lookup
 from scannerjob.sources.parse import Statement, parse
 from scannerjob.sources.records import Records, Result, key_columns, sort_out
 
@@ -26,29 +27,46 @@ if TYPE_CHECKING:
 # However many rows are unusable, no more than these are read.
 MAX_ROWS = 10_000
 _KEYS_AT_ONCE = 200
+# An index may be added, or dropped, while this process runs.
+_PLANNED_FOR_SECONDS = 600
 
 _LIMITED = (
     "spec.query has a LIMIT, OFFSET or FETCH of its own: rows are capped anyway; with a LIMIT, a "
-    "row that left can't be told from one beyond it, and leaving proves nothing of its work"
+    "row that left can't be told from one beyond it: leaving proves nothing of its work, and a row "
+    "that was parked or waits to be retried is not forgotten when it leaves either"
+)
+_NOT_SOUGHT = (
+    "KeyNotLookedUp: rows can't be looked up by key ({}): its values are longer than 200 bytes, or "
+    "of a type that can't be compared exactly, such as a float, time, interval, inet or JSON, or "
+    f"MySQL's TIMESTAMP; with more than {MAX_ROWS:,} rows waiting, a finished row may hold its "
+    "slot; use an integer, a short text, a UUID, a date or DATETIME as key"
 )
 
 
 class SqlSource:
     """A RowSource on a SQL database.
 
-    It remembers how the query is to be run, and which types its key columns have.
+    It remembers how the query is to be run, and which types its key columns have. `clock` gives
+    seconds that never go back.
     """
 
-    def __init__(self, server: Server, spec: ScannerJobSpec) -> None:
+    def __init__(
+        self, server: Server, spec: ScannerJobSpec, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._server = server
         self._spec = spec
         self._query_hash = _hash(spec, server.identity)
         self._statement: Statement | None = None
+        self._clock = clock
         self._plan: Plan | None = None
+        self._planned_at = 0.0
         # As many as last time will most likely stand before the usable ones again.
         self._unusable = 0
         self._key: Sequence[str] = ()
         self._key_types: Sequence[Collection[type]] = ()
+        self._not_sought = False
+        # About as many will most likely be needed again, and to ask for few may cost as much.
+        self._read_on_to = 0
 
     @property
     def query_hash(self) -> str:
@@ -59,7 +77,8 @@ class SqlSource:
     def warnings(self) -> Sequence[str]:
         """What the author should know of this query; complete after the first scan."""
         limited = (_LIMITED,) if self._statement and self._statement.limited else ()
-        return (*limited, *(self._plan.warnings if self._plan else ()))
+        not_sought = (_NOT_SOUGHT.format(", ".join(self._key)),) if self._not_sought else ()
+        return (*limited, *not_sought, *(self._plan.warnings if self._plan else ()))
 
     async def scan(self, limit: int) -> Rows:
         """The first `limit` usable rows or more, in the query's order. Raises SourceError.
@@ -76,25 +95,59 @@ class SqlSource:
             count = min(2 * count, most)
 
     async def fetch(self, rows: Rows, keys: Collection[str]) -> Rows:
-        """`rows`, and what a look by key told of these keys. Raises SourceError.
+        """`rows`, and what could be told of these keys. Raises SourceError.
 
-        Nothing is told of a key whose look-up would not be certain, nor of any before a scan has
-        shown the types of the key columns.
+        They are looked up by key. Where that would not be certain, more of the query's rows are
+        read, to 10,000: nothing is told of a key that lies, or would lie, beyond them.
         """
-        pending = sorted(keys)
-        for start in range(0, len(pending), _KEYS_AT_ONCE):
-            rows = await self._fetch(rows, pending[start : start + _KEYS_AT_ONCE])
-        return rows
+        sought = self._seekable(sorted(keys))
+        for start in range(0, len(sought), _KEYS_AT_ONCE):
+            rows = await self._fetch(rows, sought[start : start + _KEYS_AT_ONCE])
+        return await self._read_on(rows, keys)
 
     async def _fetch(self, rows: Rows, keys: Sequence[str]) -> Rows:
         try:
-            return await self._run(self._look_up, rows, keys)
+            rows = await self._run(self._look_up, rows, keys)
         except SourceError as error:
             if error.reason != "QueryFailed":
                 raise
             # The query itself has just worked: its columns cannot be compared with these keys.
             problem = f"{len(keys)} keys could not be looked up: {error}"
             return replace(rows, problems=(*rows.problems, problem))
+        return await self._fetch_apart(rows, keys)
+
+    async def _fetch_apart(self, rows: Rows, keys: Sequence[str]) -> Rows:
+        """One key in doubt has put those in doubt that were looked for with it: each half alone."""
+        doubtful = _untold(rows, keys)
+        if len(keys) > 1 and doubtful:
+            middle = len(doubtful) // 2
+            for half in filter(None, (doubtful[:middle], doubtful[middle:])):
+                rows = await self._fetch(rows, half)
+        return rows
+
+    async def _read_on(self, rows: Rows, keys: Collection[str]) -> Rows:
+        """Read from the start again, twice as many each time, until these are found or the end."""
+        count = max(1, len(rows.rows) + len(rows.problems), self._read_on_to // 4)
+        while count < MAX_ROWS and (untold := _untold(rows, keys)):
+            count = min(2 * count, MAX_ROWS)
+            try:
+                rows = _joined(rows, await self._run(self._first_rows, count), frozenset(untold))
+            except SourceError as error:
+                if error.reason not in ("QueryFailed", "QueryTimeout"):
+                    raise
+                # Fewer rows have just been read, and they can be launched.
+                problem = f"{len(untold)} keys were not found in fewer than {count} rows: {error}"
+                return replace(rows, problems=(*rows.problems, problem))
+        self._read_on_to = count
+        return rows
+
+    def _seekable(self, keys: Sequence[str]) -> Sequence[str]:
+        """Those whose look-up is certain; none before a row has shown the types."""
+        if not self._key_types:
+            return ()
+        seekable = [key for key in keys if can_be_sought(key, self._key_types)]
+        self._not_sought = self._not_sought or len(seekable) < len(keys)
+        return seekable
 
     async def _run(self, work: Callable[..., Rows], *arguments: Any) -> Rows:
         if self._statement is None:
@@ -109,14 +162,14 @@ class SqlSource:
     def _first_rows(self, statement: Statement, count: int, connection: Connection) -> Rows:
         plan = self._begin(connection, statement, count)
         result = self._server.dialect.scan(connection, statement, plan, count)
-        self._learn(result)
-        records = sort_out(result, self._key)
+        records = self._sorted_out(result)
         return Rows(
             query_hash=self._query_hash,
             rows=tuple(records.rows),
             complete=result.complete,
             absence_knowable=not statement.limited,
             held_back=frozenset(records.held_back),
+            key=tuple(self._key),
             problems=tuple(records.problems),
         )
 
@@ -136,23 +189,45 @@ class SqlSource:
     def _begin(self, connection: Connection, statement: Statement, count: int) -> Plan:
         dialect = self._server.dialect
         dialect.begin(connection, self._spec.query_timeout.total_seconds(), count)
-        if self._plan is None:
+        now = self._clock()
+        if self._plan is None or now >= self._planned_at + _PLANNED_FOR_SECONDS:
             in_cluster = self._server.in_cluster
             self._plan = dialect.plan(connection, statement, in_cluster=in_cluster)
+            self._planned_at = now
         return self._plan
 
-    def _learn(self, result: Result) -> None:
-        """Remember the key columns, and the types of their values as the driver reads them."""
+    def _sorted_out(self, result: Result) -> Records:
+        """The rows by key; remembers the key columns, and the types the driver reads there."""
         self._key = key_columns(result.columns, self._spec.key)
-        if not result.rows:
-            return
-        places = [result.columns.index(name) for name in self._key]
-        self._key_types = [
-            self._server.dialect.key_types(
-                [row[place] for row in result.rows], result.type_codes[place]
-            )
-            for place in places
-        ]
+        records = sort_out(result, self._key)
+        if records.rows or records.held_back:
+            self._key_types = [
+                self._types(result, result.columns.index(name)) for name in self._key
+            ]
+            self._seekable([row.key for row in records.rows])
+        return records
+
+    def _types(self, result: Result, place: int) -> Collection[type]:
+        values = [row[place] for row in result.rows]
+        return self._server.dialect.key_types(values, result.type_codes[place])
+
+
+def _untold(rows: Rows, keys: Collection[str]) -> list[str]:
+    """The keys of which nothing is known, and something can be."""
+    if not rows.absence_knowable:
+        return []
+    return [key for key in keys if rows.presence(key) is Presence.UNKNOWN]
+
+
+def _joined(rows: Rows, more: Rows, untold: frozenset[str]) -> Rows:
+    """What is known of these keys after more of the query's rows were read."""
+    found = {key for key in untold if more.presence(key) is Presence.PRESENT}
+    return replace(
+        rows,
+        fetched=(*rows.fetched, *(row for row in more.rows if row.key in untold)),
+        absent=rows.absent | (untold - found if more.complete else frozenset()),
+        held_back=rows.held_back | (more.held_back & untold),
+    )
 
 
 def _merged(rows: Rows, result: Result, records: Records, sought: frozenset[str]) -> Rows:
