@@ -120,7 +120,7 @@ class RowSource(Protocol):
         ...
 
     async def fetch(self, rows: Rows, keys: Collection[str]) -> Rows:
-        """`rows`, and what a look by key told of these keys.
+        """`rows`, and what a look by key, or at more rows, told of these keys.
 
         Keys for which it cannot be told stay UNKNOWN. Raises SourceError.
         """
