@@ -9,6 +9,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -22,13 +23,18 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from scannerjob.model import decide, settle
+from scannerjob import scan
+from scannerjob.model import book, decide, reading, settle
 from scannerjob.model.book import Book
 from scannerjob.model.facts import Fact
-from scannerjob.model.row import Rows
+from scannerjob.model.limits import ORPHAN_AFTER
+from scannerjob.model.row import Presence, Rows
 from scannerjob.ports import ConflictError, SourceError, UnknownOutcomeError
 from scannerjob.scan import Scanner
-from tests.model.world import Fault, Setup, Violation, World
+from tests.model.basics import Fault, Setup, Violation
+from tests.model.broker import Broker
+from tests.model.store import Store
+from tests.model.world import World
 
 STEPS_PER_WALK = 60
 STEPS = int(os.environ.get("SCANNERJOB_PROVE_STEPS", "25000"))
@@ -36,13 +42,16 @@ STEPS = int(os.environ.get("SCANNERJOB_PROVE_STEPS", "25000"))
 setups = st.builds(
     Setup,
     idempotent=st.booleans(),
+    republish=st.sampled_from([False, False, True]),
     outcomes=st.booleans(),
+    flips=st.sampled_from([False, False, True]),
     lifetime=st.sampled_from([True, True, False]),
     loses_ledgers=st.booleans(),
     cap=st.integers(1, 3),
     rows=st.integers(1, 4),
+    unfetchable=st.sampled_from([0, 0, 1, 4]),
     attempts=st.sampled_from([3, 1]),
-    cooldown=st.sampled_from(["0s", "45s"]),
+    cooldown=st.sampled_from(["0s", "2s", "45s"]),
 )
 operators = st.integers(0, 1)
 CALLS = [
@@ -51,6 +60,7 @@ CALLS = [
     "source",
     "target.observe",
     "target.supersede",
+    "target.check",
     "store",
     "",
 ]
@@ -61,12 +71,18 @@ CHANGES = [
     "cap",
     "suspend",
     "query",
+    *2 * ["key"],
+    *2 * ["broker"],
+    *2 * ["backend"],
     "lifetime",
-    "wipe",
+    *2 * ["wipe"],
+    *2 * ["accept"],
+    "delete",
 ]
+ENDS = ["commit", "success", "failure", "death", "lie", "flip"]
 FAULTS = [fault for fault in Fault if fault is not Fault.NONE]
 # Each is beyond a bound of its own: an orphan's, a send's, a lifetime, a late send's, a record's.
-spells = st.sampled_from([0.3, 6, 40, 140, 960, 72_000, 90_000])
+spells = st.sampled_from([0.3, 0.3, 1.3, 6, 40, 140, 960, 72_000, 90_000])
 
 
 class Cycle(RuleBasedStateMachine):
@@ -101,30 +117,35 @@ class Cycle(RuleBasedStateMachine):
     def wait(self, seconds: float) -> None:
         self.world.advance(seconds)
 
-    @precondition(lambda self: self.world.broker.at_work())
-    @rule(data=st.data(), end=st.sampled_from(["commit", "success", "failure", "death", "lie"]))
+    @precondition(lambda self: self.world.workers.at_work())
+    @rule(data=st.data(), end=st.sampled_from(ENDS))
     def work(self, data: st.DataObject, end: str) -> None:
         """A worker takes a message, or gets on with the one that it has."""
-        broker = self.world.broker
-        message = data.draw(st.sampled_from(broker.at_work()))
+        workers = self.world.workers
+        message = data.draw(st.sampled_from(workers.at_work()))
         if message.state == "queued":
-            broker.start(message)
+            workers.start(message)
             return
+        if end == "flip" and self.world.setup.flips:
+            workers.flip(message)
         if end in ("commit", "success"):
-            broker.commit(message)
+            workers.commit(message)
         if end in ("success", "lie"):
-            broker.report(message, Fact.SUCCEEDED)
+            workers.report(message, Fact.SUCCEEDED)
         elif end == "failure":
-            broker.report(message, Fact.FAILED)
+            workers.report(message, Fact.FAILED)
         elif end == "death":
-            broker.die(message)
+            workers.die(message)
 
-    @precondition(lambda self: self.world.broker.late or self.world.store.late)
+    @precondition(lambda self: self.late())
     @rule(newest=st.booleans())
     def land(self, newest: bool) -> None:
         """What the network still had arrives."""
-        broker, store = self.world.broker, self.world.store
-        (broker if broker.late else store).land_late(-1 if newest else 0)
+        self.late()[0].land_late(-1 if newest else 0)
+
+    def late(self) -> list[Broker | Store]:
+        places: list[Broker | Store] = [*self.world.brokers, self.world.store]
+        return [place for place in places if place.late]
 
     @rule(n=operators, change=st.sampled_from(CHANGES), number=st.integers(0, 3))
     def disturb(self, n: int, change: str, number: int) -> None:
@@ -148,6 +169,16 @@ class Cycle(RuleBasedStateMachine):
                 world.edit_lifetime(number == 0)
             case "wipe" if world.setup.loses_ledgers:
                 world.store.wipe()
+            case "key":
+                world.edit_key()
+            case "broker":
+                world.edit_broker()
+            case "backend":
+                world.edit_backend()
+            case "accept" if world.setup.loses_ledgers:
+                world.accept_lost_ledger()
+            case "delete" if number == 0:
+                world.store.delete()
 
     def teardown(self) -> None:
         if hasattr(self, "world"):
@@ -186,7 +217,7 @@ def _run(**options: Any) -> None:
 
 
 def _orphans_are_taken_for_unsent(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Book, "claim_again", lambda book, item, row: book.claim(row, 1, item.id + "x"))
+    patch.setattr(Book, "claim_again", lambda self, item, row: self.claim(row, 1, item.id + "x"))
 
 
 def _lost_writes_are_forgotten(patch: pytest.MonkeyPatch) -> None:
@@ -210,13 +241,55 @@ def _a_look_that_failed_shows_no_rows(patch: pytest.MonkeyPatch) -> None:
         try:
             return cast(Rows, await connections.source.scan(1000))
         except SourceError:
-            return Rows("query", complete=True)
+            return Rows(connections.source.query_hash, complete=True, key=("id",))
 
     patch.setattr(Scanner, "_look", look)
 
 
 def _waiting_rows_are_never_due(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(decide, "_retry", lambda book, facts, new_id: iter(()))
+
+
+def _moved_brokers_remember_all(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(reading, "endpoint_changed", lambda ledger, facts: False)
+
+
+def _moved_brokers_are_taken_over_at_once(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(decide, "endpoint_changed", lambda ledger, facts: False)
+
+
+def _what_was_not_found_has_left(patch: pytest.MonkeyPatch) -> None:
+    def presence(rows: Rows, key: str) -> Presence:
+        return Presence.PRESENT if rows.find(key) else Presence.ABSENT
+
+    patch.setattr(Rows, "presence", presence)
+
+
+def _key_columns_do_not_matter(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(decide, "key_changed", lambda ledger, facts: False)
+
+
+def _one_loss_is_accepted_for_all(patch: pytest.MonkeyPatch) -> None:
+    begin = scan._lost_ledger
+    patch.setattr(scan, "_lost_ledger", lambda *seen: replace(begin(*seen), handled_requests={}))
+
+
+def _senders_are_given_up_too_early(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(reading, "_orphan_after", lambda traits: ORPHAN_AFTER)
+
+
+def _rests_are_cut_to_the_second(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(book, "whole", lambda moment: moment and moment.replace(microsecond=0))
+
+
+def _deletion_stops_nothing(patch: pytest.MonkeyPatch) -> None:
+    hold = Scanner._hold
+    patch.setattr(Scanner, "_hold", lambda self, seen: hold(self, replace(seen, deleting=False)))
+
+
+def _rows_that_left_settle_what_is_told(patch: pytest.MonkeyPatch) -> None:
+    settles = settle._leaving_settles
+    patch.setattr(settle, "_leaving_settles", lambda item, facts, told: settles(item, facts, False))
 
 
 @pytest.mark.parametrize(
@@ -227,6 +300,15 @@ def _waiting_rows_are_never_due(patch: pytest.MonkeyPatch) -> None:
         _lives_are_over_at_once,
         _a_look_that_failed_shows_no_rows,
         _waiting_rows_are_never_due,
+        _moved_brokers_remember_all,
+        _moved_brokers_are_taken_over_at_once,
+        _what_was_not_found_has_left,
+        _key_columns_do_not_matter,
+        _one_loss_is_accepted_for_all,
+        _senders_are_given_up_too_early,
+        _rests_are_cut_to_the_second,
+        _deletion_stops_nothing,
+        _rows_that_left_settle_what_is_told,
     ],
 )
 def test_finds(mistake: Callable[[pytest.MonkeyPatch], None]) -> None:

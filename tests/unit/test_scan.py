@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from scannerjob.model.facts import Fact
-from tests.model.world import Fault, Setup, World
+from tests.model.basics import Fault, Setup
+from tests.model.world import World
 
 
 def one(lifetime: bool = True, outcomes: bool = False) -> World:
@@ -103,7 +104,7 @@ def test_a_refused_launch_is_released_and_sent_anew() -> None:
     world.finish_cycle(0)
     world.finish_cycle(0)
     assert phases(world) == ["Launched"]
-    assert len(world.broker.messages) == 1
+    assert len(world.workers.messages) == 1
 
 
 @pytest.mark.parametrize("fault", [Fault.LANDED, Fault.LOST])
@@ -112,12 +113,12 @@ def test_a_claim_whose_write_had_no_answer_is_never_sent_and_released(fault: Fau
 
     until(world, "store.write", fault)
     finish(world)
-    assert world.broker.messages == []
+    assert world.workers.messages == []
 
     world.advance(1)
     for _ in range(3):
         world.finish_cycle(0)
-    assert len(world.broker.messages) == 1
+    assert len(world.workers.messages) == 1
     assert phases(world) == ["Launched"]
 
 
@@ -127,7 +128,7 @@ def test_a_process_that_was_frozen_after_its_claim_sends_nothing() -> None:
     until(world, "store.write: answered")
     world.advance(31)
     finish(world)
-    assert world.broker.messages == []
+    assert world.workers.messages == []
 
     world.finish_cycle(0)
     assert phases(world) == []
@@ -156,7 +157,7 @@ def test_a_launch_that_was_superseded_before_its_row_came_back_is_launched_anew(
     world.recover()
 
     assert not world.rows["[0]"].pending
-    assert world.broker.executed == {"launch-2"}
+    assert world.workers.executed == {"launch-2"}
 
 
 def test_a_rest_that_ends_during_a_cycle_is_not_slept_over() -> None:
@@ -164,11 +165,11 @@ def test_a_rest_that_ends_during_a_cycle_is_not_slept_over() -> None:
     world.edit(interval="1h")
     world.finish_cycle(0)
     world.finish_cycle(0)
-    (message,) = world.broker.messages
-    world.broker.start(message)
-    world.broker.report(message, Fact.FAILED)
+    (message,) = world.workers.messages
+    world.workers.start(message)
+    world.workers.report(message, Fact.FAILED)
     world.advance(30)
-    assert (world.finish_cycle(0) or 0) <= 10
+    assert (world.finish_cycle(0) or 0) <= 11
 
     until(world, "target.observe")
     world.advance(20)
@@ -182,7 +183,7 @@ def test_that_a_lost_ledger_was_accepted_says_nothing_of_the_next_loss() -> None
     world = one(lifetime=False)
     world.store.requests = {"accept-lost-ledger": "once"}
     world.finish_cycle(0)
-    before = len(world.broker.messages)
+    before = len(world.workers.messages)
     world.store.wipe()
 
     for _ in range(3):
@@ -190,7 +191,7 @@ def test_that_a_lost_ledger_was_accepted_says_nothing_of_the_next_loss() -> None
         world.finish_cycle(0)
 
     assert {each["reason"] for each in world.store.status["conditions"]} >= {"LedgerLost"}
-    assert len(world.broker.messages) == before
+    assert len(world.workers.messages) == before
 
 
 def test_a_target_that_answers_again_is_reachable_though_nothing_is_left_to_launch() -> None:

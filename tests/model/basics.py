@@ -1,0 +1,76 @@
+"""What the parts of the world share: its kinds, what may go wrong, and where calls stop."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+
+from scannerjob.model.limits import LATEST_SEND, SEND_WITHIN
+from scannerjob.ports import Ref
+
+REF = Ref("docs", "pages")
+# Between two seconds: a ledger has whole ones.
+START = datetime(2030, 1, 1, 0, 0, 0, 700_000, tzinfo=UTC)
+# How long a target that knows sends again keeps its record of one, and is asked to rely on it.
+RETENTION = timedelta(hours=24)
+RESEND_WITHIN = RETENTION - timedelta(hours=1)
+NETWORK_DELAY = LATEST_SEND - SEND_WITHIN
+# How long a row that left is seen on a replica, where the cooldown says that there is one.
+LAG = {"2s": timedelta(seconds=1.5)}
+
+
+class Violation(AssertionError):
+    """A promise was broken."""
+
+
+class Fault(StrEnum):
+    """What goes wrong with one call. A port takes what makes no sense to it for NONE."""
+
+    NONE = "none"
+    REFUSED = "refused"  # it fails, and says so, and nothing happened
+    LOST = "lost"  # no answer, and nothing happened
+    LANDED = "landed"  # no answer, but it happened
+    LATE = "late"  # no answer, and it may happen later
+    STALE = "stale"  # a read gives what was there before the last write
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A kind of world.
+
+    `idempotent`: a second send of an id puts no second message. `republish`: the author would
+    rather have two than none. `outcomes`: at first, workers report to a result backend. `flips`:
+    they do at all times, and tasks may take their row out of the query before they are done.
+    `lifetime`: messages expire, and tasks are killed at their deadline; without it a launch whose
+    worker died without a word needs a person. `loses_ledgers`: its status may vanish, which only a
+    lifetime mends. `unfetchable`: of so many rows a look by key tells nothing.
+    """
+
+    idempotent: bool = True
+    republish: bool = False
+    outcomes: bool = False
+    flips: bool = False
+    lifetime: bool = True
+    loses_ledgers: bool = False
+    cap: int = 2
+    rows: int = 4
+    unfetchable: int = 0
+    attempts: int = 3
+    cooldown: str = "0s"
+
+    @property
+    def lag(self) -> timedelta:
+        """How late the scan sees that a row left: less than the cooldown."""
+        return LAG.get(self.cooldown, timedelta(0))
+
+
+class Pause:
+    """Where a call stops; resumed with the fault that it is to have."""
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+
+    def __await__(self) -> Generator[str, Fault, Fault]:
+        return (yield self.where)

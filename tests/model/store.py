@@ -1,0 +1,215 @@
+"""The ledger store of the world, which judges every write."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from scannerjob.ports import ConflictError, Ref, Snapshot, UnknownOutcomeError
+from tests.model.basics import REF, START, Fault, Pause
+
+if TYPE_CHECKING:
+    from tests.model.world import Operator, World
+
+# Of a world that loses ledgers: `expires` and `deadline` of all that may be out.
+LIFETIME = timedelta(seconds=120)
+
+
+class Store:
+    """A ledger store with a true compare-and-swap, whose answers may be lost, late or stale."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.version = 1
+        self.generation = 1
+        self.status: dict[str, Any] = {}
+        self.marked = False
+        self.deleting = False
+        self.requests: dict[str, str] = {}
+        self.late: list[tuple[Snapshot, str]] = []
+        self._before: Snapshot | None = None
+        self._closed: set[str] = set()
+        self._lost_until = START
+
+    async def read(self, ref: Ref) -> Snapshot | None:
+        fault = await Pause("store.read")
+        if fault not in (Fault.NONE, Fault.STALE):
+            self._world.acting().failed = True
+            raise UnknownOutcomeError("StoreUnreachable", "no answer")
+        snapshot = self._before if fault is Fault.STALE and self._before else self._snapshot()
+        await Pause("store.read: answered")
+        return snapshot
+
+    async def write(self, snapshot: Snapshot, status: Mapping[str, Any]) -> Snapshot:
+        return await self._change(snapshot, json.dumps(status))
+
+    async def mark(self, snapshot: Snapshot) -> Snapshot:
+        return await self._change(snapshot, "")
+
+    async def _change(self, snapshot: Snapshot, status: str) -> Snapshot:
+        fault = await Pause("store.write" if status else "store.mark")
+        operator = self._world.acting()
+        if fault in (Fault.NONE, Fault.LANDED, Fault.STALE):
+            try:
+                self._land(snapshot, status, operator)
+            except ConflictError:
+                operator.failed = True
+                raise
+        elif fault is Fault.LATE:
+            self.late.append((snapshot, status))
+        written = self._snapshot()
+        await Pause("store.write: answered")
+        if fault in (Fault.NONE, Fault.STALE):
+            return written
+        operator.failed = True
+        raise UnknownOutcomeError("StoreUnreachable", "no answer")
+
+    def land_late(self, index: int) -> None:
+        """A write that the network still had arrives."""
+        snapshot, status = self.late.pop(index)
+        self._world.note("a late write arrives")
+        try:
+            self._land(snapshot, status, None)
+        except ConflictError:
+            self._world.note("... and conflicts")
+
+    # What a person does.
+
+    def wipe(self) -> None:
+        """The status is lost, as a backup restored without it loses it."""
+        self._world.note("the status is wiped")
+        self._bump()
+        self.status = {}
+        if self.marked:
+            self._lost_until = self._world.now + LIFETIME
+
+    def accept(self) -> None:
+        """A person says that nothing is out of which a lost ledger would tell."""
+        self._bump()
+        self.requests = {"accept-lost-ledger": f"nonce {self.version}"}
+        self._world.note(f"that the ledger is lost is accepted: {self.requests}")
+        self._lost_until = START
+
+    def delete(self) -> None:
+        """The object is to go, and is kept by somebody else's finalizer."""
+        self._world.note("the object is deleted")
+        self._bump()
+        self.deleting = True
+
+    def spec_changed(self) -> None:
+        self._bump()
+        self.generation += 1
+
+    def outstanding(self) -> Mapping[str, Any]:
+        """The items that hold a slot, by launch id."""
+        return _outstanding(self.status)
+
+    def is_closed(self, launch_id: str) -> bool:
+        """Whether the ledger once had this launch and let it go."""
+        return launch_id in self._closed
+
+    def _land(self, snapshot: Snapshot, status: str, operator: Operator | None) -> None:
+        if snapshot.version != str(self.version):
+            raise ConflictError
+        self._bump()
+        if not status:
+            self.marked = True
+            return
+        before, self.status = self.status, json.loads(status)
+        sends = _sends(self.status).items() - _sends(before).items()
+        self._judge_ends(before, self.status)
+        self._judge_claims({launch_id for launch_id, _ in sends} - _sends(before).keys())
+        self._judge_rests(before)
+        if sends:
+            self._judge_time()
+        if operator is not None:
+            operator.claimed = dict(sends)
+
+    def _bump(self) -> None:
+        self._before = self._snapshot()
+        self.version += 1
+
+    def _snapshot(self) -> Snapshot:
+        return Snapshot(
+            ref=REF,
+            uid="uid",
+            generation=self.generation,
+            spec=self._world.spec,
+            status=json.loads(json.dumps(self.status)),
+            version=str(self.version),
+            marked=self.marked,
+            deleting=self.deleting,
+            requests=self.requests,
+        )
+
+    # What every write must keep.
+
+    def _judge_time(self) -> None:
+        if self.deleting:
+            self._world.violated("an object that is deleted launches")
+        if self._world.now < self._lost_until:
+            self._world.violated("a launch before the loss of the ledger was accepted")
+
+    def _judge_claims(self, claims: set[str]) -> None:
+        """The cap, and that no row is claimed twice or anew."""
+        world, items = self._world, self.status["items"]
+        if len({item["key"] for item in items}) < len(items):
+            world.violated("a row is remembered twice")
+        if reopened := self.outstanding().keys() & self._closed:
+            world.violated(f"{reopened} are outstanding again")
+        for item in items:
+            if item["id"] in claims and self._is_done(item):
+                world.violated(f"{item['id']} launches a finished row")
+
+    def _judge_rests(self, before: Mapping[str, Any]) -> None:
+        """That a row which left is not seen at once costs no attempt: the cooldown is longer."""
+        known = {item["id"] for item in before.get("items", ()) if item["phase"] != "Cooling"}
+        for item in self.status["items"]:
+            still_matches = item.get("reason") == "StillMatches" and item["id"] not in known
+            if still_matches and self._is_done(item):
+                self._world.violated(f"{item['key']} is done, and said to match still")
+
+    def _is_done(self, item: Mapping[str, Any]) -> bool:
+        name = self._world.table.name_of(item["key"], self.status.get("key", ("id",)))
+        done = self._world.rows[name].done_by_worker
+        return done and not self._world.workers.is_repeated(name)
+
+    def _judge_ends(self, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
+        """The cap, and counters that tell each outcome once."""
+        world = self._world
+        old, new = _outstanding(before), _outstanding(after)
+        if len(new) > max(len(old), world.spec["concurrency"]):
+            world.violated(f"cap: a write brings {len(new)} launches")
+        launched = sum(item["phase"] == "Launched" for item in new.values())
+        if after["launched"] != _ended(after) + launched:
+            world.violated("counters: launched is not succeeded + failed + lost + outstanding")
+        if not before:
+            return
+        left = old.keys() - new.keys()
+        counted = _ended(after) - _ended(before)
+        landed = len(left & world.workers.landed)
+        if not landed <= counted <= len(left):
+            world.violated(f"counters: {counted} ends for {landed} of {len(left)} launches")
+        for launch_id in left:
+            world.workers.judge_end(launch_id)
+        self._closed |= left
+
+
+def since(item: Mapping[str, Any]) -> datetime:
+    """When an item was claimed, or changed its phase."""
+    return datetime.fromisoformat(item["since"])
+
+
+def _sends(status: Mapping[str, Any]) -> dict[str, int]:
+    return {launch_id: item["sends"] for launch_id, item in _outstanding(status).items()}
+
+
+def _outstanding(status: Mapping[str, Any]) -> dict[str, Any]:
+    phases = ("Claimed", "Launched")
+    return {item["id"]: item for item in status.get("items", ()) if item["phase"] in phases}
+
+
+def _ended(status: Mapping[str, Any]) -> int:
+    return int(status["succeeded"]) + int(status["failed"]) + int(status["lost"])
