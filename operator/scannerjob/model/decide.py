@@ -151,8 +151,8 @@ def _changed_key(ledger: Ledger) -> Hold:
     return Hold(
         "KeyChanged",
         f"rows are no longer known by {', '.join(ledger.key)} while {len(ledger.outstanding)} "
-        "launches are outstanding; nothing is launched until they have settled: change spec.key "
-        "or the query's first column back until then",
+        "launches are outstanding, or finished ones cool down; nothing is launched until they have "
+        "settled: change spec.key or the query's first column back until then",
     )
 
 

@@ -93,10 +93,17 @@ def endpoint_changed(ledger: Ledger, facts: Facts) -> bool:
 
 
 def key_changed(ledger: Ledger, facts: Facts) -> bool:
-    """Whether launches are out under other key columns than the present rows are known by."""
-    if facts.rows is None or not ledger.outstanding or not ledger.key:
+    """Whether launches are out, or cool down, under other key columns than the present rows'.
+
+    A finished row that is still seen would be launched anew if it were not known any more.
+    """
+    if facts.rows is None or not ledger.key or facts.rows.key == ledger.key:
         return False
-    return facts.rows.key != ledger.key
+    return any(item.outstanding or _cools(item, facts.read_at) for item in ledger.items)
+
+
+def _cools(item: Item, now: datetime) -> bool:
+    return item.phase is Phase.COOLING and not _is_due(item, now)
 
 
 def told_by_target(ledger: Ledger, facts: Facts) -> bool:
