@@ -222,8 +222,9 @@ class World:
         self.store.late.clear()
         for broker in self.brokers:
             broker.late.clear()
-        # What is out ends before a person accepts that a ledger was lost.
+        # What is out ends, and is seen to, before a person accepts that a ledger was lost.
         self.workers.work_off()
+        self.advance(self.setup.lag.total_seconds())
         self.store.accept()
         status = self.store.status
         if self.table.key != tuple(status.get("key", self.table.key)):

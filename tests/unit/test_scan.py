@@ -223,3 +223,69 @@ def test_nothing_is_claimed_while_a_target_that_failed_does_not_answer() -> None
     world.advance(2)
     world.finish_cycle(0)
     assert phases(world) == ["Claimed"]
+
+
+def test_a_claim_that_may_be_on_its_way_to_the_old_broker_is_not_superseded_at_the_new_one() -> (
+    None
+):
+    world = one(lifetime=False)
+    old = world.broker
+    until(world, "target.launch", Fault.LATE)
+    world.crash(0)
+    world.edit_broker()
+    world.finish_row("[0]")
+    world.advance(6)
+    world.finish_cycle(0)
+
+    old.land_late(0)
+
+    assert phases(world) == ["Claimed"]
+    assert conditions(world)["Ready"] == "False"
+
+
+def test_a_finished_row_that_a_replica_still_shows_is_not_launched_by_another_key() -> None:
+    world = World(Setup(rows=2, cap=1, outcomes=True, cooldown="2s"), operators=1)
+    for _ in range(2):
+        world.finish_cycle(0)
+    (message,) = world.workers.messages
+    world.workers.start(message)
+    world.workers.commit(message)
+    world.workers.report(message, Fact.SUCCEEDED)
+    world.edit_key()
+
+    for _ in range(2):
+        world.finish_cycle(0)
+    assert phases(world) == ["Cooling"]
+    assert len(world.workers.messages) == 1
+
+    world.recover()
+    assert world.workers.executed == {"launch-1", "launch-2"}
+
+
+def test_a_healthy_sender_is_not_forestalled_though_republishing_is_wanted() -> None:
+    world = World(Setup(rows=1, cap=1, idempotent=False, republish=True), operators=2)
+    while not world.operators[0].where.startswith("target.launch"):
+        world.step(0)
+    world.advance(6)
+
+    world.finish_cycle(1)
+    finish(world)
+    world.finish_cycle(1)
+
+    assert len(world.workers.messages) == 1
+
+
+def test_a_row_beyond_the_scan_that_cannot_be_looked_up_holds_its_slot() -> None:
+    world = World(Setup(rows=4, cap=1, unfetchable=4), operators=1)
+    for name in ("[0]", "[1]", "[2]"):
+        world.finish_row(name)
+    for _ in range(2):
+        world.finish_cycle(0)
+    for name in ("[0]", "[1]", "[2]"):
+        world.return_row(name)
+
+    world.advance(30)
+    world.finish_cycle(0)
+
+    assert [item["key"] for item in world.store.status["items"]] == ["[3]"]
+    assert len(world.workers.messages) == 1
