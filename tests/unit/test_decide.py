@@ -445,7 +445,7 @@ class TestWhereEvidenceComesFrom:
         assert decision.ledger.key == ("id",)
 
     def test_another_key_is_taken_over_once_nothing_is_out(self) -> None:
-        by_id = ledger(item("a", PARKED), key=("id",))
+        by_id = ledger(item("a", PARKED), item("c", COOLING), key=("id",))
 
         decision = decided(spec(), by_id, facts(rows("b", key=("title",))))
 

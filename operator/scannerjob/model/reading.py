@@ -103,7 +103,7 @@ def key_changed(ledger: Ledger, facts: Facts) -> bool:
 
 
 def _cools(item: Item, now: datetime) -> bool:
-    return item.phase is Phase.COOLING and not _is_due(item, now)
+    return item.phase is Phase.COOLING and item.until is not None and item.until > now
 
 
 def told_by_target(ledger: Ledger, facts: Facts) -> bool:
