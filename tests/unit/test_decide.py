@@ -447,9 +447,9 @@ class TestWhereEvidenceComesFrom:
     def test_another_key_is_taken_over_once_nothing_is_out(self) -> None:
         by_id = ledger(item("a", PARKED), item("c", COOLING), key=("id",))
 
-        decision = decided(spec(), by_id, facts(rows("b", key=("title",))))
+        decision = decided(spec(), by_id, facts(rows("a", "b", key=("title",))))
 
-        assert [key for key, _, _ in sent(decision)] == ["b"]
+        assert [(key, attempt) for key, _, attempt in sent(decision)] == [("a", 1), ("b", 1)]
         assert decision.ledger.key == ("title",)
 
     def test_absence_under_another_query_proves_nothing(self) -> None:

@@ -63,13 +63,17 @@ def _rebase(ledger: Ledger, facts: Facts) -> Ledger:
     """The ledger under the present query and endpoints.
 
     Items claimed under another query keep that query's hash: that they are absent from this one
-    proves nothing. Endpoints are taken over once nothing is outstanding at the old ones.
+    proves nothing. Endpoints and key columns are taken over once nothing is outstanding under the
+    old ones.
     """
     endpoints = ledger.endpoints if endpoint_changed(ledger, facts) else facts.endpoints
     items = ledger.items
     if ledger.query_hash != facts.query_hash:
         items = tuple(_under(item, ledger.query_hash, facts.query_hash) for item in items)
     key = facts.rows.key if facts.rows else ledger.key
+    if ledger.key and key != ledger.key:
+        # What rests is known by keys that now name other rows, or none.
+        items = ()
     return replace(ledger, items=items, query_hash=facts.query_hash, key=key, endpoints=endpoints)
 
 
