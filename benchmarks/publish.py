@@ -10,6 +10,7 @@ from uuid import uuid4
 from celery import Celery
 
 from benchmarks.table import Table
+from scannerjob.clock import boottime
 from scannerjob.model.facts import Fact, Send
 from scannerjob.model.ledger import Item, Phase
 from scannerjob.model.row import Row
@@ -86,7 +87,7 @@ def _values(number: int) -> dict[str, str | int]:
 
 
 def _deadline() -> float:
-    return time.clock_gettime(time.CLOCK_BOOTTIME) + 30
+    return boottime() + 30
 
 
 def _table(ours: Sequence[float], naive: Sequence[float]) -> Table:

@@ -6,6 +6,11 @@ import time
 from datetime import UTC, datetime
 
 
+def boottime() -> float:
+    """CLOCK_BOOTTIME in seconds: unlike CLOCK_MONOTONIC it goes on while the machine sleeps."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
 class SystemClock:
     """The `Clock` of the machine this runs on."""
 
@@ -14,5 +19,5 @@ class SystemClock:
         return datetime.now(UTC)
 
     def boottime(self) -> float:
-        """CLOCK_BOOTTIME: unlike CLOCK_MONOTONIC it goes on while the machine sleeps."""
-        return time.clock_gettime(time.CLOCK_BOOTTIME)
+        """See the function of this name."""
+        return boottime()

@@ -241,8 +241,7 @@ class Scanner:
         try:
             observations = await target.observe([item.id for item in ledger.outstanding])
         except TargetError as error:
-            self._target_failed(error.reason, str(error))
-            return replace(facts, hold=Hold(error.reason, str(error)))
+            return replace(facts, hold=self._target_failed(error.reason, str(error)))
         return replace(facts, observations=observations, traits=target.traits)
 
     def _hold(self, snapshot: Snapshot) -> Hold | None:
@@ -260,14 +259,15 @@ class Scanner:
         try:
             await target.check()
         except TargetError as error:
-            self._target_failed(error.reason, str(error))
-            return Hold(error.reason, str(error))
+            return self._target_failed(error.reason, str(error))
         return None
 
-    def _target_failed(self, reason: str, message: str) -> None:
+    def _target_failed(self, reason: str, message: str) -> Hold:
+        """Leave the target alone for a while; gives the reason to launch nothing there."""
         self._connector.forget(self.ref)
         rest = self._target.failed(reason, message, self._clock.boottime())
         log.warning("%s: %s: %s; nothing is sent for %.0f s", self.ref, reason, message, rest)
+        return Hold(reason, message)
 
     # 3. query
 
@@ -289,7 +289,7 @@ class Scanner:
         try:
             rows = await self._look(connections, spec, ledger, facts, now)
         except SourceError as error:
-            self._database_failed(spec, error)
+            self._database_failed(error)
             return facts
         self._database.answered()
         self._next_look = self._clock.boottime()
@@ -328,7 +328,7 @@ class Scanner:
         unclear = keys_to_look_up(ledger, facts, rows, now)
         return await source.fetch(rows, unclear) if unclear else rows
 
-    def _database_failed(self, spec: ScannerJobSpec, error: SourceError) -> None:
+    def _database_failed(self, error: SourceError) -> None:
         if error.reason == _AUTHENTICATION_FAILED:
             self._connector.forget(self.ref)
         rest = self._database.failed(error.reason, str(error), self._clock.boottime())
@@ -344,8 +344,7 @@ class Scanner:
         try:
             superseded = await connections.target.supersede(ids)
         except TargetError as error:
-            self._target_failed(error.reason, str(error))
-            return replace(facts, hold=Hold(error.reason, str(error)))
+            return replace(facts, hold=self._target_failed(error.reason, str(error)))
         return replace(facts, observations={**(facts.observations or {}), **superseded})
 
     # 4. decide

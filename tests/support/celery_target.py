@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from scannerjob.clock import boottime
 from scannerjob.model.facts import Fact, Observation, Send
 from scannerjob.model.ledger import Item, Phase
 from scannerjob.model.row import Row
 from scannerjob.model.spec import ScannerJobSpec, parse_spec
 from scannerjob.targets.celery import Brokers, CeleryTarget
-from scannerjob.targets.celery.delivery import boottime
 from tests.support.celery_worker import CeleryWorker
 from tests.support.processes import Process
 

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Collection, Mapping
 
+from scannerjob.clock import boottime
 from scannerjob.model.facts import Fact, Observation
-
-
-def boottime() -> float:
-    """Seconds that go on while the machine sleeps or this process is frozen (CLOCK_BOOTTIME)."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class TooLateError(Exception):

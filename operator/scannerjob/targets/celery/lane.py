@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import Any, Generic, Protocol, TypeVar
 
-from scannerjob.targets.celery.delivery import boottime
+from scannerjob.clock import boottime
 
 # Each abandoned thread hangs in a call to the network, which has a timeout of its own wherever the
 # client knows one. Where it does not, this many may hang before no more are started.

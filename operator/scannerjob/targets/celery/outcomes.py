@@ -13,10 +13,10 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 from sqlalchemy import URL, bindparam, inspect, text
 
+from scannerjob.clock import boottime
 from scannerjob.model.facts import Fact, Observation
 from scannerjob.ports import TargetError
 from scannerjob.targets.celery.database import open_engine
-from scannerjob.targets.celery.delivery import boottime
 from scannerjob.targets.celery.endpoint import Endpoint
 from scannerjob.targets.celery.lane import Lane
 

@@ -8,10 +8,11 @@ from contextlib import suppress
 from functools import partial
 from typing import Protocol, TypeVar
 
+from scannerjob.clock import boottime
 from scannerjob.model.facts import Observation, Send
 from scannerjob.model.spec import CeleryTarget as CelerySpec
 from scannerjob.ports import TargetError
-from scannerjob.targets.celery.delivery import Delivery, TooLateError, boottime
+from scannerjob.targets.celery.delivery import Delivery, TooLateError
 from scannerjob.targets.celery.endpoint import Endpoint
 from scannerjob.targets.celery.lane import Lane
 
