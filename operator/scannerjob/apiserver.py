@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import aiohttp
 from kubernetes.aio.client import ApiClient, ApiException, Configuration
 from kubernetes.aio.client.rest import RESTClientObject
 from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
 
-from scannerjob.ports import ConfigurationError, PortError, UnknownOutcomeError
+from scannerjob.ports import ConfigurationError, PortError, UnknownOutcomeError, UnreachedError
 
 # How long one call may take. The API server ends its own at 60 s; a cycle should not wait for that.
 TIMEOUT = 10.0
@@ -70,10 +71,23 @@ class _Once(RESTClientObject):
 
 
 class RefusedError(PortError):
-    """The API server said no, and did nothing. `status` is the HTTP status."""
+    """The API server said no, and did nothing.
 
-    def __init__(self, status: int, reason: str, message: str) -> None:
+    `status` is the HTTP status, `told` the API server's own words, and `causes` has a field's path
+    and what is wrong with it for each field that was named.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        reason: str,
+        message: str,
+        told: str = "",
+        causes: Sequence[tuple[str, str]] = (),
+    ) -> None:
         self.status = status
+        self.told = told or message
+        self.causes = tuple(causes)
         super().__init__(reason, message)
 
 
@@ -81,8 +95,9 @@ class RefusedError(PortError):
 def asking(what: str) -> Iterator[None]:
     """Around one call; `what` is what it does, for messages: "read Secret docs/app-db".
 
-    Raises RefusedError where the API server proved that nothing was done, and UnknownOutcomeError
-    where it failed, was not reached or did not answer in time.
+    Raises RefusedError where the API server proved that nothing was done, UnreachedError where no
+    connection to it could be made, and UnknownOutcomeError where it failed or did not answer in
+    time.
     """
     try:
         yield
@@ -90,22 +105,31 @@ def asking(what: str) -> Iterator[None]:
         raise _meaning(what, error) from None
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         told = str(error) or type(error).__name__
-        raise UnknownOutcomeError(
+        connected = not isinstance(error, aiohttp.ClientConnectorError)
+        raise (UnknownOutcomeError if connected else UnreachedError)(
             "APIServerUnreachable", f"cannot {what}: no answer from the API server: {told}"
         ) from None
 
 
 def _meaning(what: str, error: ApiException) -> PortError:
-    message = f"cannot {what}: {_told(error)}"
+    answer = _answer(error)
+    told = str(answer.get("message") or f"{error.status} {error.reason}")
+    message = f"cannot {what}: {told}"
     status = int(error.status or 0)
     if status in _REFUSALS:
-        return RefusedError(status, _REFUSALS[status], message)
+        return RefusedError(status, _REFUSALS[status], message, told, _causes(answer))
     return UnknownOutcomeError("APIServerFailed", message)
 
 
-def _told(error: ApiException) -> str:
-    """The message in the Status object that the API server answers with."""
+def _answer(error: ApiException) -> Mapping[str, Any]:
+    """The Status object that the API server answers with, if it is one."""
     try:
-        return str(json.loads(error.body or "")["message"])
-    except (ValueError, KeyError, TypeError):
-        return f"{error.status} {error.reason}"
+        answer = json.loads(error.body or "")
+    except (ValueError, TypeError):
+        return {}
+    return answer if isinstance(answer, dict) else {}
+
+
+def _causes(answer: Mapping[str, Any]) -> list[tuple[str, str]]:
+    found = (answer.get("details") or {}).get("causes") or ()
+    return [(str(each["field"]), str(each.get("message"))) for each in found if each.get("field")]

@@ -5,19 +5,34 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from scannerjob.model.spec import Connection, ScannerJobSpec
-from scannerjob.ports import ConfigurationError, Connections, Ref
+from scannerjob.ports import ConfigurationError, Connections, Ref, Snapshot
 from scannerjob.secrets import Secrets
 from scannerjob.sources import Databases
 from scannerjob.targets.celery import Brokers
+from scannerjob.targets.job import JobTargets
+
+
+@dataclass(frozen=True)
+class _Urls:
+    """What the Secrets of a spec hold; no broker for Jobs."""
+
+    database: str
+    broker: str
+    results: str | None
 
 
 @dataclass(frozen=True)
 class _Opened:
-    """What was opened, and from which spec and URLs."""
+    """What was opened, and for which object, spec and URLs."""
 
+    uid: str
     spec: ScannerJobSpec
-    urls: tuple[str | None, ...]
+    urls: _Urls
     connections: Connections
+
+    @property
+    def made_from(self) -> tuple[str, ScannerJobSpec, _Urls]:
+        return self.uid, self.spec, self.urls
 
 
 class SecretConnector:
@@ -25,30 +40,33 @@ class SecretConnector:
 
     Secrets are asked for at each `connect`, so that a rotated one is used without a restart; what
     is open stays open as long as spec and URLs are the same. `in_cluster` refuses what belongs to
-    one machine (SQLite files) or is too powerful (a superuser's role).
+    one machine (SQLite files) or is too powerful (a superuser's role). Without `jobs` there is no
+    cluster to launch Jobs in.
     """
 
-    def __init__(self, secrets: Secrets, *, in_cluster: bool) -> None:
+    def __init__(
+        self, secrets: Secrets, *, in_cluster: bool, jobs: JobTargets | None = None
+    ) -> None:
         self._secrets = secrets
+        self._jobs = jobs
         self._databases = Databases(in_cluster=in_cluster)
         self._brokers = Brokers(allow_sqlite=not in_cluster)
         self._opened: dict[Ref, _Opened] = {}
 
-    async def connect(self, ref: Ref, spec: ScannerJobSpec) -> Connections:
+    async def connect(self, snapshot: Snapshot, spec: ScannerJobSpec) -> Connections:
         """The source and target of this spec. Raises ConfigurationError naming field and Secret."""
-        if spec.celery is None:
-            raise ConfigurationError(
-                "NotSupported", "spec.job is not supported yet by this version"
-            )
-        celery = spec.celery
-        urls = (
-            await self._url(ref, "spec.database", spec.database),
-            await self._url(ref, "spec.celery.broker", celery.broker),
-            await self._url(ref, "spec.celery.resultBackend", celery.result_backend),
+        ref, celery = snapshot.ref, spec.celery
+        urls = _Urls(
+            database=await self._url(ref, "spec.database", spec.database),
+            broker=await self._url(ref, "spec.celery.broker", celery.broker) if celery else "",
+            results=await self._optional_url(
+                ref, "spec.celery.resultBackend", celery.result_backend if celery else None
+            ),
         )
         opened = self._opened.get(ref)
-        if opened is None or (opened.spec, opened.urls) != (spec, urls):
-            opened = _Opened(spec, urls, self._open(spec, *urls))
+        made_from = (snapshot.uid, spec, urls)
+        if opened is None or opened.made_from != made_from:
+            opened = _Opened(*made_from, self._open(snapshot, spec, urls))
             self._opened[ref] = opened
         return opened.connections
 
@@ -65,19 +83,22 @@ class SecretConnector:
         self._brokers.close()
         self._databases.close()
 
-    def _open(
-        self, spec: ScannerJobSpec, database: str | None, broker: str | None, results: str | None
-    ) -> Connections:
-        if database is None or broker is None:
-            raise ValueError("a database and a broker are required by the schema")
-        return Connections(
-            source=self._databases.open(database, spec),
-            target=self._brokers.open(broker, results, spec),
-        )
+    def _open(self, snapshot: Snapshot, spec: ScannerJobSpec, urls: _Urls) -> Connections:
+        source = self._databases.open(urls.database, spec)
+        if spec.job is None:
+            return Connections(source, self._brokers.open(urls.broker, urls.results, spec))
+        if self._jobs is None:
+            raise ConfigurationError(
+                "NotSupported", "spec.job: Kubernetes Jobs are launched by the operator only"
+            )
+        return Connections(source, self._jobs.open(snapshot, spec))
 
-    async def _url(self, ref: Ref, field: str, connection: Connection | None) -> str | None:
-        if connection is None:
-            return None
+    async def _optional_url(
+        self, ref: Ref, field: str, connection: Connection | None
+    ) -> str | None:
+        return None if connection is None else await self._url(ref, field, connection)
+
+    async def _url(self, ref: Ref, field: str, connection: Connection) -> str:
         if connection.tls_secret_ref is not None:
             message = f"{field}.tlsSecretRef is not supported yet by this version"
             raise ConfigurationError("NotSupported", message)

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
-from scannerjob.model.facts import Observation, Send, TargetTraits
+from scannerjob.model.facts import Observation, Send, Sightings, TargetTraits
+from scannerjob.model.ledger import Item
 from scannerjob.model.row import Rows
 from scannerjob.model.spec import ScannerJobSpec
 
@@ -65,6 +66,10 @@ class ConflictError(Exception):
 
 class UnknownOutcomeError(PortError):
     """Whether the write or the read took place is not known. Read again before anything else."""
+
+
+class UnreachedError(UnknownOutcomeError):
+    """There was not even a connection to ask over: nothing took place."""
 
 
 class SourceError(PortError):
@@ -141,13 +146,17 @@ class Target(Protocol):
         ...
 
     async def check(self) -> None:
-        """Make sure that launches would be taken. Raises TargetError if they would not."""
+        """Make sure that launches would be taken. Raises TargetError if they would not.
+
+        Asked once for each spec, and again after each failure.
+        """
         ...
 
-    async def observe(self, ids: Collection[str]) -> Mapping[str, Observation]:
-        """What became of these launches; nothing for those of which nothing is known.
+    async def observe(self, ids: Collection[str]) -> Sightings:
+        """What became of these launches, the outstanding ones, and which others are there.
 
-        Raises TargetError where it could not be asked: then nothing is known of any.
+        Nothing for those of which nothing is known. Raises TargetError where it could not be asked:
+        then nothing is known of any.
         """
         ...
 
@@ -156,7 +165,7 @@ class Target(Protocol):
 
         Nothing may be handed to the network after `deadline` (Clock.boottime): a process that was
         frozen must not send late. Never raises for a failure outside: an Observation says ACCEPTED,
-        NOT_SENT (proven, with its reason), SUPERSEDED or, for all others, UNCERTAIN.
+        NOT_SENT or REFUSED (proven, with the reason), SUPERSEDED or, for all others, UNCERTAIN.
         """
         ...
 
@@ -166,6 +175,14 @@ class Target(Protocol):
         ACCEPTED: it had been sent before. SUPERSEDED: it never was and never will be. Nothing for
         those of which neither can be had. Believed only within `traits.resend_within` of the first
         claim. Raises TargetError.
+        """
+        ...
+
+    async def clean_up(self, outstanding: Collection[str], settled: Collection[Item]) -> None:
+        """Remove what launches left behind, once their end is in the ledger. Never raises.
+
+        `outstanding` are the ids that the ledger holds slots for, as it was just read or written;
+        `settled` those whose slots a write that was just won has freed.
         """
         ...
 
@@ -181,8 +198,11 @@ class Connections:
 class Connector(Protocol):
     """Opens what a spec refers to; one for all ScannerJobs, so that equal URLs share pools."""
 
-    async def connect(self, ref: Ref, spec: ScannerJobSpec) -> Connections:
-        """Raises ConfigurationError. Cheap when nothing changed."""
+    async def connect(self, snapshot: Snapshot, spec: ScannerJobSpec) -> Connections:
+        """For this ScannerJob, whose `spec` was parsed. Cheap when nothing changed.
+
+        Raises ConfigurationError.
+        """
         ...
 
     def forget(self, ref: Ref) -> None:

@@ -21,12 +21,14 @@ from scannerjob.model.conditions import Trouble
 from scannerjob.model.decide import decide
 from scannerjob.model.facts import Decision, Fact, Facts, Hold, Observation, Send
 from scannerjob.model.ledger import (
+    Item,
     Ledger,
     LedgerError,
     ledger_from_status,
     ledger_to_status,
 )
 from scannerjob.model.limits import (
+    LATEST_SEND,
     MIN_LOOK_DISTANCE,
     SEND_WITHIN,
     STATUS_BYTES_PER_SECOND,
@@ -68,6 +70,8 @@ _AFTER_CONFLICT = 0.05
 _STOPPING = Hold("Stopping", "this process is stopping")
 _DELETING = Hold("Deleting", "the ScannerJob is being deleted; what is out goes on")
 _AUTHENTICATION_FAILED = "AuthenticationFailed"
+# What says nothing of how the target is.
+_ROWS_OWN = (Fact.ACCEPTED, Fact.REFUSED)
 
 
 def _launch_id() -> str:
@@ -104,6 +108,7 @@ class Scanner:
         self._store_rest = Backoff()
         self._unusable_rest = Backoff()
         self._generation: tuple[str, int] | None = None
+        self._target_checked = False
 
     @property
     def has_reports(self) -> bool:
@@ -140,7 +145,7 @@ class Scanner:
         try:
             spec = parse_spec(snapshot.spec)
             snapshot, ledger = await self._begun(snapshot, spec, now)
-            connections = await self._connector.connect(self.ref, spec)
+            connections = await self._connector.connect(snapshot, spec)
         except (SpecError, LedgerError, ConfigurationError) as error:
             return await self._say_unusable(snapshot, error, now)
         # 2. observe: strictly before the query, so that a task which committed and then reported
@@ -161,13 +166,16 @@ class Scanner:
         said = self._conditions(decision, facts, connections, now)
         status = cycle_status(snapshot, decision.ledger, said, facts.rows is not None, now)
         written = await self._claim(snapshot, status, decision)
+        settled = _settled(ledger, decision.ledger)
         tell_ended(self.ref, ledger, decision.ledger)
         # 6. launch. A crash while it runs: as above; the same id again cannot become a second
         # execution where the target's traits say so, and elsewhere is held.
         outcomes = await self._launch(connections, decision.sends, deadline)
         tell_launched(self.ref, outcomes, decision.ledger, spec.concurrency)
         # 7. report: what became of the sends rides on the next cycle's write. A crash before it: as
-        # above.
+        # above. What is left of launches whose end was booked by then is removed; a crash before
+        # that leaves it to a later cycle.
+        await self._clean_up(connections, decision.ledger, settled)
         return self._next(decision, facts, written)
 
     # 1. read
@@ -178,6 +186,7 @@ class Scanner:
         if generation != self._generation:
             self._generation = generation
             self._next_look = 0.0
+            self._target_checked = False
             self._unusable_rest.worked()
             self._database.try_at_once()
             self._target.try_at_once()
@@ -239,10 +248,16 @@ class Scanner:
             return facts
         facts = replace(facts, hold=facts.hold or await self._check(target))
         try:
-            observations = await target.observe([item.id for item in ledger.outstanding])
+            seen = await target.observe([item.id for item in ledger.outstanding])
         except TargetError as error:
             return replace(facts, hold=self._target_failed(error.reason, str(error)))
-        return replace(facts, observations=observations, traits=target.traits)
+        return replace(
+            facts,
+            observations=seen.observations,
+            strays=seen.strays,
+            hold=facts.hold or seen.hold,
+            traits=target.traits,
+        )
 
     def _hold(self, snapshot: Snapshot) -> Hold | None:
         if snapshot.deleting:
@@ -253,13 +268,16 @@ class Scanner:
         return Hold(trouble.reason, trouble.message)
 
     async def _check(self, target: Target) -> Hold | None:
-        """After a failure, ask before anything is claimed: an outage is no reason for claims."""
-        if self._target.contact.trouble is None:
+        """Ask before anything is claimed: an outage, or a bad template, is no reason for claims."""
+        if self._target_checked and self._target.contact.trouble is None:
             return None
         try:
             await target.check()
         except TargetError as error:
             return self._target_failed(error.reason, str(error))
+        self._target_checked = True
+        if self._target.contact.trouble is None:
+            self._target.answered()
         return None
 
     def _target_failed(self, reason: str, message: str) -> Hold:
@@ -372,6 +390,7 @@ class Scanner:
             connections.source.warnings,
             self._database.contact,
             self._target.contact,
+            _stuck(facts) if facts.traits.sees_all else None,
             now,
         )
 
@@ -398,7 +417,7 @@ class Scanner:
             return ()
         self._outbox.hand_over(sends)
         outcomes = self._outbox.answer(sends, await connections.target.launch(sends, deadline))
-        failures = [seen for seen in outcomes if seen.fact is not Fact.ACCEPTED]
+        failures = [seen for seen in outcomes if seen.fact not in _ROWS_OWN]
         if failures:
             self._more_rows = True
             reason = failures[0].reason or "no answer"
@@ -409,6 +428,12 @@ class Scanner:
         return outcomes
 
     # 7. report
+
+    async def _clean_up(
+        self, connections: Connections, ledger: Ledger, settled: Sequence[Item]
+    ) -> None:
+        if ledger.lost_at is None:
+            await connections.target.clean_up([item.id for item in ledger.outstanding], settled)
 
     def _next(self, decision: Decision, facts: Facts, status: Mapping[str, Any]) -> float:
         """Seconds until the next cycle: at once where there is something to report."""
@@ -431,13 +456,27 @@ def _lost_ledger(spec: ScannerJobSpec, snapshot: Snapshot, now: datetime) -> Led
     """In place of a ledger that vanished. What was asked for before was asked for another loss.
 
     Some targets add one more deadline to a launch's life; what is out may have been sent to one.
+    Jobs are found by their labels, and get their slots back, once no create can be on its way.
     """
-    life = longest_life(spec, spec.deadline or NO_TIME)
+    life = LATEST_SEND if spec.job else longest_life(spec, spec.deadline or NO_TIME)
     return Ledger(
         lost_at=now,
         lost_until=whole(now + life) if life else None,
         handled_requests=dict(snapshot.requests),
     )
+
+
+def _stuck(facts: Facts) -> list[str]:
+    """What keeps launches from getting on, as far as the target told."""
+    seen = (facts.observations or {}).values()
+    waiting = [each.reason for each in seen if each.fact is Fact.ACCEPTED and each.reason]
+    return sorted(waiting)
+
+
+def _settled(before: Ledger, after: Ledger) -> list[Item]:
+    """The launches whose slots were freed."""
+    still = {item.id for item in after.outstanding}
+    return [item for item in before.outstanding if item.id not in still]
 
 
 def _reason_of(error: Exception) -> str:

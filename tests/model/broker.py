@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from scannerjob.model.facts import Fact, Observation, Send, TargetTraits
+from scannerjob.model.facts import Fact, Observation, Send, Sightings, TargetTraits
+from scannerjob.model.ledger import Item
 from scannerjob.ports import TargetError
 from tests.model.basics import NETWORK_DELAY, RESEND_WITHIN, RETENTION, START, Fault, Pause
 from tests.model.workers import Message
@@ -90,12 +91,12 @@ class Target:
     async def check(self) -> None:
         await self._may_fail("target.check")
 
-    async def observe(self, ids: Collection[str]) -> Mapping[str, Observation]:
+    async def observe(self, ids: Collection[str]) -> Sightings:
         await self._may_fail("target.observe")
         results = self._world.workers.results if self._backend else {}
         seen = {i: Observation(results[i]) for i in ids if i in results}
         await Pause("target.observe: answered")
-        return seen
+        return Sightings(seen)
 
     async def launch(self, sends: Sequence[Send], deadline: float) -> Mapping[str, Observation]:
         operator, seen = self._world.acting(), {}
@@ -146,6 +147,9 @@ class Target:
         if fault is Fault.LANDED:
             self._fail()
         return states
+
+    async def clean_up(self, outstanding: Collection[str], settled: Collection[Item]) -> None:
+        pass
 
     async def _may_fail(self, where: str) -> None:
         if await Pause(where) not in (Fault.NONE, Fault.STALE):

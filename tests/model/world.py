@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from scannerjob.model.spec import ScannerJobSpec
-from scannerjob.ports import ConfigurationError, Connections, Ref
+from scannerjob.ports import ConfigurationError, Connections, Ref, Snapshot
 from scannerjob.scan import Scanner
 from tests.model.basics import REF, RESEND_WITHIN, START, Fault, Pause, Setup, Violation
 from tests.model.broker import Broker, Target
@@ -284,7 +284,7 @@ class _Connector:
     def __init__(self, world: World) -> None:
         self._world = world
 
-    async def connect(self, ref: Ref, spec: ScannerJobSpec) -> Connections:
+    async def connect(self, snapshot: Snapshot, spec: ScannerJobSpec) -> Connections:
         if await Pause("connect") is Fault.REFUSED:
             self._world.acting().failed = True
             raise ConfigurationError("SecretNotFound", "there is no Secret app")

@@ -30,6 +30,7 @@ from tests.support.celery_target import (
     publisher,
     reasons,
     soon,
+    told,
 )
 from tests.support.ports import free_port
 from tests.support.servers import RedisServer
@@ -159,7 +160,7 @@ def test_a_process_that_starts_anew_learns_what_can_be_repeated_from_its_first_l
 ) -> None:
     assert target.traits.resend_within is None
 
-    assert asyncio.run(target.observe(["a"])) == {}
+    assert told(target, ["a"]) == {}
 
     assert target.traits.resend_within == RECORDS
 

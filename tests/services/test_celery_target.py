@@ -30,9 +30,11 @@ from tests.support.celery_target import (
     launch,
     make_send,
     make_sends,
+    observed,
     opened,
     reasons,
     soon,
+    told,
 )
 from tests.support.ports import free_port
 from tests.support.servers import RedisServer
@@ -172,7 +174,7 @@ def test_a_task_that_no_worker_knows_is_accepted_and_stays_unknown(
         assert facts(launch(target, unknown)) == ACCEPTED
         launch(known, after)
         eventually(worker.ran, message="the worker goes on with what it knows")
-        seen = asyncio.run(target.observe(ids_of(unknown)))
+        seen = told(target, ids_of(unknown))
 
     assert facts(seen) <= {Fact.FAILED}
     assert [each["id"] for each in worker.ran()] == ids_of(after)
@@ -196,13 +198,13 @@ def test_outcomes_come_from_the_result_backend(
     expired, unsent = make_send({"pdf_id": 9}, expires_in=-5), make_send()
 
     async def scenario() -> None:
-        assert await target.observe(ids_of([*good, bad, unsent])) == {}
+        assert await observed(target, ids_of([*good, bad, unsent])) == {}
         await target.launch([*good, bad, expired], soon())
         with Worker(tmp_path, redis_url, results) as worker:
             seen: dict[str, Observation] = {}
             while len(seen) < 5:
                 await asyncio.sleep(0.05)
-                seen = dict(await target.observe(ids_of([*good, bad, expired, unsent])))
+                seen = await observed(target, ids_of([*good, bad, expired, unsent]))
             ran = worker.ran()
 
         assert {seen[each].fact for each in ids_of(good)} == {Fact.SUCCEEDED}
@@ -223,7 +225,7 @@ def test_one_result_that_is_garbage_hides_no_other(redis_url: str, client: redis
     client.set("celery-task-meta-forged", json.dumps({"status": "SUCCESS", "task_id": "good"}))
     client.hset("celery-task-meta-hash", "status", "SUCCESS")
 
-    seen = asyncio.run(target.observe(["good", "bad", "forged", "hash", "none"]))
+    seen = told(target, ["good", "bad", "forged", "hash", "none"])
 
     assert seen == {"good": Observation(Fact.SUCCEEDED)}
 
@@ -232,10 +234,10 @@ def test_a_thousand_outcomes_are_one_question(redis_url: str, client: redis.Redi
     target = opened(redis_url, redis_url)
     ids = [f"task-{number}" for number in range(1000)]
     client.mset({f"celery-task-meta-{each}": json.dumps({"status": "SUCCESS"}) for each in ids})
-    asyncio.run(target.observe(ids))
+    told(target, ids)
     before = client.info("stats")["total_commands_processed"]
 
-    assert len(asyncio.run(target.observe(ids))) == 1000
+    assert len(told(target, ids)) == 1000
 
     # This one, and the two looks at the statistics' own cost.
     assert client.info("stats")["total_commands_processed"] - before <= 3
@@ -245,7 +247,7 @@ def test_a_result_backend_that_cannot_be_asked_is_an_error(redis_url: str) -> No
     place = f"127.0.0.1:{free_port()}"
     for results in (f"redis://:c4n4ry@{place}/0", f"db+postgresql://app:c4n4ry@{place}/app"):
         with pytest.raises(TargetError, match=place) as caught:
-            asyncio.run(opened(redis_url, results).observe(["a"]))
+            told(opened(redis_url, results), ["a"])
         assert caught.value.reason == "ResultBackendUnreachable"
         assert "c4n4ry" not in str(caught.value)
 
@@ -253,8 +255,8 @@ def test_a_result_backend_that_cannot_be_asked_is_an_error(redis_url: str) -> No
 def test_without_a_result_backend_nothing_is_known_and_a_dead_broker_is_no_error() -> None:
     target = opened(at("", f"127.0.0.1:{free_port()}"))
 
-    assert asyncio.run(target.observe(["a"])) == {}
-    assert asyncio.run(target.observe([])) == {}
+    assert told(target, ["a"]) == {}
+    assert told(target, []) == {}
 
 
 def test_an_expired_message_is_not_run(redis_url: str, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import os
 import socket
 import sys
 import threading
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,15 @@ def ids_of(sends: Sequence[Send]) -> list[str]:
 def soon(seconds: float = 30) -> float:
     """A deadline."""
     return boottime() + seconds
+
+
+async def observed(target: CeleryTarget, ids: Collection[str]) -> dict[str, Observation]:
+    return dict((await target.observe(ids)).observations)
+
+
+def told(target: CeleryTarget, ids: Collection[str]) -> dict[str, Observation]:
+    """What is observed of these launches, outside of an event loop."""
+    return asyncio.run(observed(target, ids))
 
 
 def facts(seen: Mapping[str, Observation]) -> set[Fact]:

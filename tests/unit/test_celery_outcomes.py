@@ -11,7 +11,7 @@ from sqlalchemy import create_engine, text
 from scannerjob.model.facts import Fact, Observation
 from scannerjob.targets.celery import Brokers
 from scannerjob.targets.celery.outcomes import _decode
-from tests.support.celery_target import celery_spec
+from tests.support.celery_target import celery_spec, observed
 
 
 def stored(status: Any, result: Any = None, task_id: str = "a") -> bytes:
@@ -89,12 +89,12 @@ def test_a_database_without_the_table_tells_nothing_until_a_worker_makes_it(
     target = Brokers().open(f"sqla+sqlite:///{tmp_path / 'broker'}", f"db+{url}", celery_spec())
 
     async def scenario() -> None:
-        assert await target.observe(["a", "b"]) == {}
+        assert await observed(target, ["a", "b"]) == {}
         with create_engine(url).begin() as connection:
             connection.execute(
                 text("CREATE TABLE celery_taskmeta (task_id TEXT, status TEXT, traceback TEXT)")
             )
             connection.execute(text("INSERT INTO celery_taskmeta VALUES ('a', 'SUCCESS', NULL)"))
-        assert await target.observe(["a", "b"]) == {"a": Observation(Fact.SUCCEEDED)}
+        assert await observed(target, ["a", "b"]) == {"a": Observation(Fact.SUCCEEDED)}
 
     asyncio.run(scenario())

@@ -32,6 +32,7 @@ def said(**fields: Any) -> dict[str, Condition]:
         "warnings": (),
         "database": FINE,
         "target": FINE,
+        "stuck": None,
         "now": NOW,
         **fields,
     }

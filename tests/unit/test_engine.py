@@ -21,8 +21,8 @@ A, B = Ref("default", "a"), Ref("default", "b")
 class Connector:
     """Connects nothing: every cycle ends with a condition."""
 
-    async def connect(self, ref: Ref, spec: ScannerJobSpec) -> Connections:
-        raise ConfigurationError("SecretNotFound", f"{ref}: there is no Secret app")
+    async def connect(self, snapshot: Snapshot, spec: ScannerJobSpec) -> Connections:
+        raise ConfigurationError("SecretNotFound", f"{snapshot.ref}: there is no Secret app")
 
     def forget(self, ref: Ref) -> None:
         pass

@@ -19,10 +19,12 @@ from scannerjob.apiserver import RefusedError
 from scannerjob.controller.operator import Operator
 from scannerjob.model.spec import API_GROUP, API_VERSION
 from scannerjob.ports import ConfigurationError, PortError, Ref, UnknownOutcomeError
+from scannerjob.targets.job import JOB_LABEL
 
 log = logging.getLogger(__name__)
 
 _SCANNERJOBS = (API_GROUP, API_VERSION.removeprefix(f"{API_GROUP}/"), "scannerjobs")
+_JOBS = ("batch", "v1", "jobs")
 _RETRY_START = 5.0
 
 
@@ -77,6 +79,8 @@ def configure(settings: kopf.OperatorSettings) -> None:
     # The server ends a watch before the client gives it up for dead.
     settings.watching.server_timeout = 300
     settings.watching.client_timeout = 310
+    # Only what carries our label: a cluster may have many Jobs.
+    settings.watching.label_selectors[_JOBS] = JOB_LABEL
     settings.background.cancellation_polling = 2
 
 
@@ -102,6 +106,14 @@ async def seen(
     if memo.get("asked") != asked:
         memo.asked = asked
         memo.operator.engine.wake(ref)
+
+
+@kopf.on.event(*_JOBS)
+async def seen_job(event: kopf.RawEvent, memo: kopf.Memo, **_: Any) -> None:
+    """Note how a Job is; one that has ended wakes its ScannerJob."""
+    ref = memo.operator.jobs.seen(event["type"], event["object"])
+    if ref is not None:
+        memo.operator.engine.forget(ref)
 
 
 @kopf.on.probe(id="loop")

@@ -14,13 +14,15 @@ from scannerjob.engine import Engine
 from scannerjob.model.spec import API_GROUP, API_VERSION
 from scannerjob.ports import ConfigurationError
 from scannerjob.stores.kubernetes import KubernetesStore
+from scannerjob.targets.job import JobTargets
 
 
 @dataclass(frozen=True)
 class Operator:
-    """One operator process; the engine is told of ScannerJobs by kopf's handlers."""
+    """One operator process; engine and jobs are told what the watches see by kopf's handlers."""
 
     engine: Engine
+    jobs: JobTargets
     _api: ApiClient
     _connector: SecretConnector
 
@@ -33,8 +35,9 @@ class Operator:
         except BaseException:
             await _close(api)
             raise
-        connector = SecretConnector(KubernetesSecrets(api), in_cluster=True)
-        return cls(Engine(KubernetesStore(api), connector), api, connector)
+        jobs = JobTargets(api)
+        connector = SecretConnector(KubernetesSecrets(api), in_cluster=True, jobs=jobs)
+        return cls(Engine(KubernetesStore(api), connector), jobs, api, connector)
 
     async def close(self) -> None:
         """Stop launching, write down what is known of what was launched, and close everything."""

@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from zlib import crc32
 
-from scannerjob.model.facts import Send, TargetTraits
+from scannerjob.model.facts import Send, Stray, TargetTraits
 from scannerjob.model.ledger import Item, Ledger, Phase
 from scannerjob.model.limits import ITEM_BYTES, MAX_LEDGER_BYTES, MAX_REASON, MAX_REMEMBERED
 from scannerjob.model.reading import free_slots
@@ -126,6 +126,23 @@ class Book:
             self.forget(item)
         else:
             self._rest(item, Phase.WAITING, self.second, reason)
+
+    def refuse(self, item: Item, reason: str | None) -> None:
+        """Nothing was sent, and never can be as the row is: it has used up this attempt."""
+        self.spend_attempt(item, reason or "Refused")
+
+    def take_in(self, stray: Stray) -> Item:
+        """A launch that runs without a slot gets one, beyond the cap if need be."""
+        known = self._items.get(stray.key)
+        attempt = max(stray.attempt, known.attempt) if known else stray.attempt
+        self._count(launched=1)
+        since = stray.since.replace(microsecond=0)
+        return self._put(Item(stray.key, stray.id, Phase.LAUNCHED, attempt, 1, since))
+
+    def outstanding(self, key: str) -> Item | None:
+        """The item of this key, if it holds a slot."""
+        item = self._items.get(key)
+        return item if item is not None and item.outstanding else None
 
     def adopt(self, item: Item) -> Item:
         """The present query shows its row too: from now on its leaving that one counts."""

@@ -64,14 +64,19 @@ def running(
     warnings: Sequence[str],
     database: Contact,
     target: Contact,
+    stuck: Sequence[str] | None,
     now: datetime,
 ) -> list[Condition]:
-    """The conditions after a whole cycle."""
+    """The conditions after a whole cycle.
+
+    `stuck` says which launches do not get on, and why, where the target sees them all; None where a
+    long silence is all that there may be to go by.
+    """
     return [
         _ready(look, holds, warnings, database, target),
         *_reachable("DatabaseReachable", database),
         *_reachable("TargetReachable", target),
-        _stalled(ledger, now),
+        _silent(ledger, now) if stuck is None else _stuck(stuck),
     ]
 
 
@@ -110,7 +115,15 @@ def _reachable(kind: str, contact: Contact) -> Iterator[Condition]:
         yield Condition(kind, "True", "Reachable")
 
 
-def _stalled(ledger: Ledger, now: datetime) -> Condition:
+def _stuck(stuck: Sequence[str]) -> Condition:
+    """Whether launches are out that something keeps from going on or from ending."""
+    if not stuck:
+        return Condition("Stalled", "False", "Progressing")
+    more = f"; and {len(stuck) - 5} more" if len(stuck) > 5 else ""
+    return Condition("Stalled", "True", "JobsStuck", "; ".join(stuck[:5]) + more)
+
+
+def _silent(ledger: Ledger, now: datetime) -> Condition:
     """Whether launches are out of which, by what is configured, nothing may ever be heard."""
     old = [item for item in ledger.outstanding if now - item.since >= STALLED_AFTER]
     silent = [item for item in old if item.until is None or item.until + STALLED_AFTER <= now]

@@ -12,7 +12,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from scannerjob.model.book import Book
-from scannerjob.model.facts import Decision, Facts, Hold, Send
+from scannerjob.model.facts import Decision, Facts, Hold, Send, Stray
 from scannerjob.model.ledger import Item, Ledger, Phase
 from scannerjob.model.reading import endpoint_changed, is_orphan, key_changed
 from scannerjob.model.row import Row
@@ -41,8 +41,9 @@ def decide(
         facts = replace(facts, rows=None, hold=facts.hold or _changed_key(ledger))
     book = Book(spec, _rebase(ledger, facts), facts.traits, now)
     _take_requests(book, facts)
+    duplicates = list(_take_in(book, facts))
     settle(book, facts)
-    holds = list(_holds(book, facts))
+    holds = [*_holds(book, facts), *(_duplicate(stray) for stray in duplicates)]
     if holds:
         return Decision(book.close(), holds=tuple(holds))
     sends = [*_resend(book, facts), *_retry(book, facts, new_id)]
@@ -93,6 +94,15 @@ def _take_requests(book: Book, facts: Facts) -> None:
         handled = {**handled, ACCEPT_LOST_LEDGER: nonce}
     if accepted or _all_lost_launches_ended(book):
         book.ledger = replace(book.ledger, lost_at=None, lost_until=None, handled_requests=handled)
+
+
+def _take_in(book: Book, facts: Facts) -> Iterator[Stray]:
+    """Give a slot to launches that run without; gives those whose row has another launch out."""
+    for stray in facts.strays:
+        if book.outstanding(stray.key):
+            yield stray
+        else:
+            book.take_in(stray)
 
 
 def _all_lost_launches_ended(book: Book) -> bool:
@@ -146,8 +156,17 @@ def _lost_ledger() -> Hold:
     return Hold(
         "LedgerLost",
         "the ledger in status has vanished, and launches of which nothing is known may be running; "
-        "nothing is launched until they must have ended (expires + deadline, where both were set) "
-        f"or the annotation scannerjob.dev/requested-{ACCEPT_LOST_LEDGER} is set to any new value",
+        "nothing is launched until they must have ended (expires + deadline, where both were set; "
+        "15 minutes for Jobs, which are found by their labels) or the annotation "
+        f"scannerjob.dev/requested-{ACCEPT_LOST_LEDGER} is set to any new value",
+    )
+
+
+def _duplicate(stray: Stray) -> Hold:
+    return Hold(
+        "DuplicateJob",
+        f"{stray.name} runs for row {stray.key}, for which another launch is outstanding; nothing "
+        "is launched until it has ended: delete it if it should not be there",
     )
 
 

@@ -18,20 +18,39 @@ class Fact(StrEnum):
 
     ACCEPTED = "accepted"  # the broker or the API server has it
     NOT_SENT = "not sent"  # proven: this send put nothing, and will not
+    REFUSED = "refused"  # as NOT_SENT, and for what the row is: it will be refused again
     SUPERSEDED = "superseded"  # proven: no send of this launch put anything, and none will
     UNCERTAIN = "uncertain"  # sending ended without an answer
     STARTED = "started"  # a worker runs it or ran it; how it ended is not known
     NOT_STARTED = "not started"  # nothing ran it so far (a revoked task); proves no more than that
     SUCCEEDED = "succeeded"
     FAILED = "failed"
+    GONE = "gone"  # looked for live: it is not there, and nothing of it runs
 
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """A fact about one launch, and in a few words why."""
+    """A fact about one launch, and in a few words why.
+
+    Of one that is merely ACCEPTED or STARTED, the reason says why it does not get on.
+    """
 
     fact: Fact
     reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stray:
+    """A launch of ours that has not ended and holds no slot: its ledger vanished, or it came late.
+
+    `name` is what a person knows it by, `since` when it was launched.
+    """
+
+    id: str
+    key: str
+    attempt: int
+    since: datetime
+    name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +69,18 @@ class Hold:
     message: str
 
 
+@dataclass(frozen=True)
+class Sightings:
+    """What a target told: of the launches it was asked about, by id, and of others.
+
+    `hold` is a reason seen there to launch nothing.
+    """
+
+    observations: Mapping[str, Observation] = field(default_factory=lambda: MappingProxyType({}))
+    strays: tuple[Stray, ...] = ()
+    hold: Hold | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class TargetTraits:
     """What can be known of launches on a target, and how safely they can be repeated.
@@ -58,13 +89,15 @@ class TargetTraits:
     settles nothing by itself. `resend_within`: how long after a claim the same id can be sent again
     without a second execution, since the target remembers it; None where it does not. `republish`:
     the author would rather have it executed twice than hold it. `life_margin`: how much longer than
-    `expires` and `deadline` say a launch may live here.
+    `expires` and `deadline` say a launch may live here. `sees_all`: `observe` tells of every launch
+    whether it is there, so that a long silence means work and not doubt.
     """
 
     tells_outcomes: bool
     resend_within: timedelta | None
     life_margin: timedelta = NO_TIME
     republish: bool = False
+    sees_all: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,6 +108,7 @@ class Facts:
     `read_at`: what ended after that may not show in them. `reports` tell of this process's own
     sends. `query_hash` and `endpoints` say where was looked. `hold` is a reason found
     outside to launch nothing. `requests` are nonces that a person left, by what is asked for.
+    `strays` are launches that hold no slot though they should.
     """
 
     traits: TargetTraits
@@ -86,6 +120,7 @@ class Facts:
     reports: Mapping[str, Report] = field(default_factory=lambda: MappingProxyType({}))
     hold: Hold | None = None
     requests: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    strays: tuple[Stray, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from scannerjob.model.facts import Fact, Facts, TargetTraits
+from scannerjob.model.facts import Fact, Facts, Observation, TargetTraits
 from scannerjob.model.ledger import Item, Ledger, Phase
 from scannerjob.model.limits import ORPHAN_AFTER, SEND_WITHIN
 from scannerjob.model.row import Presence, Rows
 from scannerjob.model.spec import ScannerJobSpec
 
 _TERMINAL = (Fact.SUCCEEDED, Fact.FAILED)
+
+
+def is_gone(item: Item, seen: Observation | None) -> bool:
+    """Whether a launch that was there is there no more. A claim may only not be there yet."""
+    return item.phase is Phase.LAUNCHED and seen is not None and seen.fact is Fact.GONE
 
 
 def free_slots(spec: ScannerJobSpec, active: int) -> int:
@@ -144,4 +149,5 @@ def _is_due(item: Item, now: datetime) -> bool:
 
 def _ended(item: Item, facts: Facts) -> bool:
     seen = (facts.observations or {}).get(item.id)
-    return item.outstanding and seen is not None and seen.fact in _TERMINAL
+    ended = item.outstanding and seen is not None and seen.fact in _TERMINAL
+    return ended or is_gone(item, seen)

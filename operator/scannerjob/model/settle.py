@@ -8,7 +8,7 @@ from scannerjob.model.book import Book
 from scannerjob.model.facts import Fact, Facts, Observation, Report
 from scannerjob.model.ledger import Item, Phase
 from scannerjob.model.limits import LATEST_SEND
-from scannerjob.model.reading import told_by_target
+from scannerjob.model.reading import is_gone, told_by_target
 from scannerjob.model.row import Presence, Rows
 
 _SENT = (Fact.ACCEPTED, Fact.STARTED, Fact.NOT_STARTED)
@@ -19,7 +19,11 @@ def settle(book: Book, facts: Facts) -> None:
     observations = facts.observations or {}
     for item in book:
         if item.phase is Phase.CLAIMED:
-            _take_report(book, item, facts.reports.get(item.id), observations.get(item.id))
+            seen = observations.get(item.id)
+            if _never_came(item, seen, facts.read_at):
+                book.release(item, "NeverCreated")
+            else:
+                _take_report(book, item, facts.reports.get(item.id), seen)
     if facts.observations is not None:
         _settle_outstanding(book, facts)
     if facts.rows is not None:
@@ -39,6 +43,11 @@ def _settle_outstanding(book: Book, facts: Facts) -> None:
             _lapse(book, item, _seen(item, facts))
 
 
+def _never_came(item: Item, seen: Observation | None, read_at: datetime) -> bool:
+    """Whether a claim was looked for when no send of it could still be on its way, in vain."""
+    return seen is not None and seen.fact is Fact.GONE and read_at >= item.since + LATEST_SEND
+
+
 def _take_report(book: Book, item: Item, report: Report | None, seen: Observation | None) -> None:
     """Whether a claim was sent: what the target says first, then what our own sending told."""
     superseded = report is not None and report.observation.fact is Fact.SUPERSEDED
@@ -48,11 +57,17 @@ def _take_report(book: Book, item: Item, report: Report | None, seen: Observatio
     elif _was_sent(report, seen):
         book.accept(item)
     elif report is not None and report.sends == item.sends:
-        # Of a claim that was sent more than once, an earlier send may have arrived after all.
-        if report.observation.fact is Fact.NOT_SENT and item.sends == 1:
-            book.release(item, report.observation.reason)
-        else:
-            book.doubt(item, report.observation.reason)
+        _take_failure(book, item, report.observation)
+
+
+def _take_failure(book: Book, item: Item, told: Observation) -> None:
+    # Of a claim that was sent more than once, an earlier send may have arrived after all.
+    if told.fact is Fact.NOT_SENT and item.sends == 1:
+        book.release(item, told.reason)
+    elif told.fact is Fact.REFUSED and item.sends == 1:
+        book.refuse(item, told.reason)
+    else:
+        book.doubt(item, told.reason)
 
 
 def _was_sent(report: Report | None, seen: Observation | None) -> bool:
@@ -80,13 +95,16 @@ def _settle(book: Book, item: Item, facts: Facts, told: bool) -> None:
 def _settle_by_row(book: Book, item: Item, facts: Facts, presence: Presence, told: bool) -> None:
     seen = _seen(item, facts)
     failed = seen is not None and seen.fact is Fact.FAILED
+    gone = is_gone(item, seen)
     left = presence is Presence.ABSENT
-    if left and not failed and _lapsed(item, facts):
+    if left and not failed and (gone or _lapsed(item, facts)):
         book.succeed(item, ran=False)
     elif left and (failed or _leaving_settles(item, facts, told)):
         book.succeed(item)
     elif failed and seen is not None:
         book.fail(item, seen.reason or "Failed")
+    elif gone and seen is not None:
+        book.lose(item, seen.reason or "Gone")
 
 
 def _seen(item: Item, facts: Facts) -> Observation | None:

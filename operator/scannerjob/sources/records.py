@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from scannerjob.model.environment import column_problems
 from scannerjob.model.row import MAX_ROW_BYTES, Json, Row, UnusableRow, canonical_key, to_json
 from scannerjob.ports import SourceError
 
@@ -65,6 +66,13 @@ def _check_columns(columns: Sequence[str]) -> None:
 def _invalid_column(name: str, fault: str, alias: str) -> SourceError:
     message = f"spec.query: column {name!r} {fault}; columns become arguments: add {alias} to it"
     return SourceError("InvalidColumn", message)
+
+
+def check_variables(columns: Sequence[str], template: Mapping[str, Any]) -> None:
+    """Raises SourceError, InvalidColumn, if a column cannot be a variable of this template's."""
+    for problem in column_problems(columns, template):
+        message = f"spec.query: {problem}; columns become variables: add AS another_name to it"
+        raise SourceError("InvalidColumn", message)
 
 
 def sort_out(result: Result, key: _Key) -> Records:

@@ -19,7 +19,13 @@ from scannerjob.ports import SourceError
 from scannerjob.sources.dialects import Plan
 from scannerjob.sources.keys import can_be_sought, lookup
 from scannerjob.sources.parse import Statement, parse
-from scannerjob.sources.records import Records, Result, key_columns, sort_out
+from scannerjob.sources.records import (
+    Records,
+    Result,
+    check_variables,
+    key_columns,
+    sort_out,
+)
 
 if TYPE_CHECKING:
     from scannerjob.sources.engines import Server
@@ -199,6 +205,8 @@ class SqlSource:
     def _sorted_out(self, result: Result) -> Records:
         """The rows by key; remembers the key columns, and the types the driver reads there."""
         self._key = key_columns(result.columns, self._spec.key)
+        if self._spec.job is not None:
+            check_variables(result.columns, self._spec.job.template)
         records = sort_out(result, self._key)
         if records.rows or records.held_back:
             self._key_types = [

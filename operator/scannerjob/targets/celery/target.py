@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
 
-from scannerjob.model.facts import Observation, Send, TargetTraits
+from scannerjob.model.facts import Observation, Send, Sightings, TargetTraits
+from scannerjob.model.ledger import Item
 from scannerjob.model.spec import CeleryTarget as CelerySpec
 from scannerjob.targets.celery.outcomes import Outcomes
 from scannerjob.targets.celery.publisher import Publisher
@@ -55,7 +56,7 @@ class CeleryTarget:
         """Make sure that the broker answers, within 10 seconds. Raises TargetError."""
         await self._publisher.contact()
 
-    async def observe(self, ids: Collection[str]) -> Mapping[str, Observation]:
+    async def observe(self, ids: Collection[str]) -> Sightings:
         """What the result backend knows of these launches; nothing without one.
 
         The first call with anything outstanding also asks the broker whether it keeps records,
@@ -65,8 +66,8 @@ class CeleryTarget:
         if ids:
             await self._publisher.learn()
         if not ids or self._outcomes is None:
-            return {}
-        return await self._outcomes.read(list(ids))
+            return Sightings()
+        return Sightings(await self._outcomes.read(list(ids)))
 
     async def launch(self, sends: Sequence[Send], deadline: float) -> Mapping[str, Observation]:
         """Publish one task per send, none after `deadline`; says of each what is known."""
@@ -79,3 +80,6 @@ class CeleryTarget:
         gone, and its launch look like one that never was. Raises TargetError.
         """
         return await self._publisher.supersede(list(ids)) if ids else {}
+
+    async def clean_up(self, outstanding: Collection[str], settled: Collection[Item]) -> None:
+        """A task leaves nothing behind that is not its broker's or its backend's to remove."""

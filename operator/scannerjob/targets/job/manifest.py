@@ -1,0 +1,117 @@
+"""The Job that a row becomes: the author's template, and what is added to it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+from scannerjob.model.environment import containers, environment
+from scannerjob.model.facts import Send
+from scannerjob.model.row import Json
+from scannerjob.model.spec import API_VERSION, KIND, ScannerJobSpec
+from scannerjob.targets.job.names import (
+    ATTEMPT,
+    KEY,
+    LAUNCH,
+    NAME,
+    SCANNERJOB,
+    UID,
+    job_name,
+    label_value,
+)
+
+# What a Job is given unless its author says otherwise: attempts are counted here, one Job is one
+# attempt, and no second pod of it starts while the first may still run (KEP-3939).
+_JOB_DEFAULTS = {"backoffLimit": 0, "podReplacementPolicy": "Failed"}
+_POD_DEFAULTS = {"restartPolicy": "Never"}
+
+
+@dataclass(frozen=True)
+class Owner:
+    """The ScannerJob that Jobs are launched for."""
+
+    namespace: str
+    name: str
+    uid: str
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """What all its Jobs and their pods are found by."""
+        return {NAME: label_value(self.name), UID: self.uid}
+
+    @property
+    def reference(self) -> dict[str, Any]:
+        """What makes the garbage collector remove its Jobs with it."""
+        return {
+            "apiVersion": API_VERSION,
+            "kind": KIND,
+            "name": self.name,
+            "uid": self.uid,
+            "controller": True,
+            "blockOwnerDeletion": True,
+        }
+
+
+def manifest(owner: Owner, spec: ScannerJobSpec, send: Send) -> dict[str, Any]:
+    """The Job of one launch. Raises UnusableRow for a value that no environment can hold."""
+    item = send.item
+    job = _job(owner, spec, item.id, send.row.values)
+    job["metadata"]["annotations"] |= {KEY: item.key, ATTEMPT: str(item.attempt)}
+    return job
+
+
+def specimen(owner: Owner, spec: ScannerJobSpec) -> dict[str, Any]:
+    """A Job as all others but without a row, for the API server to check the template by."""
+    return _job(owner, spec, "specimen", {})
+
+
+def _job(
+    owner: Owner, spec: ScannerJobSpec, launch_id: str, values: Mapping[str, Json]
+) -> dict[str, Any]:
+    template = deepcopy(spec.job.template) if spec.job else {}
+    labels = {**owner.labels, LAUNCH: launch_id}
+    metadata = _mapping(template, "metadata")
+    metadata |= {
+        "name": job_name(owner.name, launch_id),
+        "namespace": owner.namespace,
+        "ownerReferences": [owner.reference],
+    }
+    _mapping(metadata, "labels").update(labels)
+    _mapping(metadata, "annotations").update({SCANNERJOB: owner.name})
+    job_spec = _mapping(template, "spec")
+    _complete(job_spec, spec)
+    pod = _mapping(job_spec, "template")
+    _mapping(_mapping(pod, "metadata"), "labels").update(labels)
+    pod_spec = _mapping(pod, "spec")
+    _add(pod_spec, _POD_DEFAULTS)
+    for container in containers(pod_spec):
+        # First, so that the template's own variables may refer to them.
+        container["env"] = [*environment(values), *(container.get("env") or [])]
+    return {"apiVersion": "batch/v1", "kind": "Job", **template}
+
+
+def _complete(job_spec: dict[str, Any], spec: ScannerJobSpec) -> None:
+    _add(job_spec, _JOB_DEFAULTS)
+    if spec.deadline is not None:
+        _add(job_spec, {"activeDeadlineSeconds": math.ceil(spec.deadline.total_seconds())})
+    # Else it might be gone before its end was counted; it is put back on then.
+    job_spec.pop("ttlSecondsAfterFinished", None)
+
+
+def _add(part: dict[str, Any], defaults: Mapping[str, Any]) -> None:
+    for field, value in defaults.items():
+        part.setdefault(field, value)
+
+
+def _mapping(part: dict[str, Any], field: str) -> dict[str, Any]:
+    """The mapping in this field, made if there is none.
+
+    What is there and is no mapping is left for the API server to refuse.
+    """
+    found = part.get(field)
+    if found is None:
+        found = part[field] = {}
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,89 @@
+"""How a Job's work ended, or why it does not: from its status and, for the cause, its pods'.
+
+A Job says `Complete` or `Failed` once no pod of it runs any more; `FailureTarget` alone means that
+one may still run, on a lost node for instance. That the kernel killed a container for its memory,
+only the pod says; and a pod that says so may belong to a Job that is Complete: the Job decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from scannerjob.model.facts import Fact, Observation
+from scannerjob.targets.job.names import LAUNCH
+from scannerjob.targets.job.view import JobView
+
+# Pods need a moment to end, and the Job controller to make them: only after that it is worth a
+# word.
+_ENDING_FOR_LONG = timedelta(seconds=30)
+_PODLESS_FOR_LONG = timedelta(minutes=5)
+_PODS_ENDS = ("Succeeded", "Failed")
+
+Pod = Mapping[str, Any]
+
+
+def observation(job: JobView, cause: str | None, now: datetime) -> Observation:
+    """What is known of the launch whose Job this is; `cause` is what its pods say of a failure."""
+    match job.end:
+        case "Complete":
+            return Observation(Fact.SUCCEEDED)
+        case "Failed":
+            return Observation(Fact.FAILED, cause or job.reason or "Failed")
+        case _:
+            return Observation(Fact.ACCEPTED, _trouble(job, now))
+
+
+def _trouble(job: JobView, now: datetime) -> str | None:
+    if job.failing and now - job.changed > _ENDING_FOR_LONG:
+        return (
+            f"Job {job.name} is ending ({job.reason}), but a pod of it has not: its node may be "
+            "lost; delete the node, or taint it node.kubernetes.io/out-of-service"
+        )
+    podless = not job.pods and not job.suspended
+    if podless and now - job.created > _PODLESS_FOR_LONG:
+        return f"Job {job.name} has no pod: kubectl describe job {job.name} says why"
+    return None
+
+
+def causes(pods: Iterable[Pod]) -> Mapping[str, str]:
+    """By launch, why it failed as its pods tell: `OOMKilled (exit code 137)`, `Evicted: ...`."""
+    found: dict[str, str] = {}
+    for pod in pods:
+        cause = next(_causes(pod["status"]), None)
+        if cause and pod["status"].get("phase") == "Failed":
+            found.setdefault(_launch(pod), cause)
+    return found
+
+
+def _causes(status: Mapping[str, Any]) -> Iterator[str]:
+    if reason := status.get("reason"):
+        yield ": ".join(filter(None, (reason, status.get("message"))))
+    for each in status.get("conditions") or ():
+        if each["type"] == "DisruptionTarget" and each["status"] == "True":
+            yield f"{each.get('reason')}: {each.get('message')}"
+    for field in ("initContainerStatuses", "containerStatuses"):
+        yield from filter(None, (_exit(each) for each in status.get(field) or ()))
+
+
+def _exit(container: Mapping[str, Any]) -> str | None:
+    ended = (container.get("state") or {}).get("terminated")
+    if not ended or not ended.get("exitCode"):
+        return None
+    code = f"exit code {ended['exitCode']}"
+    reason = ended.get("reason")
+    return code if reason in (None, "Error") else f"{reason} ({code})"
+
+
+def alive(pods: Iterable[Pod]) -> Mapping[str, str]:
+    """By launch, the name of a pod of it that has not ended."""
+    return {
+        _launch(pod): pod["metadata"]["name"]
+        for pod in pods
+        if pod["status"].get("phase") not in _PODS_ENDS
+    }
+
+
+def _launch(pod: Pod) -> str:
+    return str(pod["metadata"]["labels"][LAUNCH])

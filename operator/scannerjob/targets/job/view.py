@@ -1,0 +1,107 @@
+"""What matters of a Job, read once from its document."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from scannerjob.model.ledger import parse_time
+from scannerjob.targets.job.names import ATTEMPT, KEY, LAUNCH, NAME, SCANNERJOB, UID
+
+_ENDS = ("Complete", "Failed")
+
+
+@dataclass(frozen=True, slots=True)
+class JobView:
+    """A Job that is labelled as one of ours.
+
+    `owner` is the UID of the object that controls it: only then it is ours. `end` is its final
+    condition's type, set when no pod of it runs any more; `reason` and `message` are that
+    condition's or, before the end, those of what keeps it from ending. `pods` says whether any pod
+    was ever made.
+    """
+
+    namespace: str
+    name: str
+    uid: str
+    version: str
+    scannerjob: str
+    label: str
+    owner: str | None
+    labelled_owner: str
+    launch: str
+    key: str
+    attempt: int
+    created: datetime
+    end: str | None
+    changed: datetime
+    reason: str
+    failing: bool
+    suspended: bool
+    pods: bool
+    ttl: int | None
+
+    @property
+    def ours(self) -> bool:
+        """Whether the object that its label names controls it."""
+        return self.owner is not None and self.owner == self.labelled_owner
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """Where Jobs of its ScannerJob are filed: namespace and label."""
+        return self.namespace, self.label
+
+    def is_newer_than(self, other: JobView) -> bool:
+        """Whether this is a later state than `other`, as far as their versions tell (KEP-5504)."""
+        if self.uid != other.uid or not (self.version.isdigit() and other.version.isdigit()):
+            return True
+        return int(self.version) >= int(other.version)
+
+
+def view(job: Mapping[str, Any]) -> JobView:
+    """Read a Job's document."""
+    metadata, spec, status = job["metadata"], job.get("spec") or {}, job.get("status") or {}
+    labels, annotations = metadata.get("labels") or {}, metadata.get("annotations") or {}
+    created = parse_time(metadata.get("creationTimestamp")) or datetime.now(UTC)
+    end = _condition(status, *_ENDS)
+    told = end or _condition(status, "FailureTarget", "SuccessCriteriaMet") or {}
+    label = labels.get(NAME, "")
+    return JobView(
+        namespace=metadata["namespace"],
+        name=metadata["name"],
+        uid=metadata["uid"],
+        version=metadata.get("resourceVersion", ""),
+        scannerjob=annotations.get(SCANNERJOB, label),
+        label=label,
+        owner=_controller(metadata),
+        labelled_owner=labels.get(UID, ""),
+        launch=labels.get(LAUNCH, ""),
+        key=annotations.get(KEY, ""),
+        attempt=_number(annotations.get(ATTEMPT)),
+        created=created,
+        end=end["type"] if end else None,
+        changed=parse_time(told.get("lastTransitionTime")) or created,
+        reason=told.get("reason") or told.get("type") or "",
+        failing=bool(told) and not end,
+        suspended=bool(spec.get("suspend")),
+        pods=any(status.get(count) for count in ("active", "succeeded", "failed", "terminating")),
+        ttl=spec.get("ttlSecondsAfterFinished"),
+    )
+
+
+def _condition(status: Mapping[str, Any], *types: str) -> Mapping[str, Any] | None:
+    for each in status.get("conditions") or ():
+        if each.get("type") in types and each.get("status") == "True":
+            return dict(each)
+    return None
+
+
+def _controller(metadata: Mapping[str, Any]) -> str | None:
+    owners = metadata.get("ownerReferences") or ()
+    return next((str(each["uid"]) for each in owners if each.get("controller")), None)
+
+
+def _number(text: str | None) -> int:
+    return int(text) if text and text.isdecimal() and 0 < len(text) < 4 else 1
