@@ -27,6 +27,7 @@ from scannerjob.targets.job.names import (
 # attempt, and no second pod of it starts while the first may still run (KEP-3939).
 _JOB_DEFAULTS = {"backoffLimit": 0, "podReplacementPolicy": "Failed"}
 _POD_DEFAULTS = {"restartPolicy": "Never"}
+_TTL = "ttlSecondsAfterFinished"
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,16 @@ def manifest(owner: Owner, spec: ScannerJobSpec, send: Send) -> dict[str, Any]:
 
 def specimen(owner: Owner, spec: ScannerJobSpec) -> dict[str, Any]:
     """A Job as all others but without a row, for the API server to check the template by."""
-    return _job(owner, spec, "specimen", {})
+    job = _job(owner, spec, "specimen", {})
+    if (seconds := ttl_seconds(spec)) is not None:
+        job["spec"][_TTL] = seconds
+    return job
+
+
+def ttl_seconds(spec: ScannerJobSpec) -> Any:
+    """The template's ttlSecondsAfterFinished, as its author wrote it, or None."""
+    job_spec = spec.job.template.get("spec") if spec.job else None
+    return job_spec.get(_TTL) if isinstance(job_spec, Mapping) else None
 
 
 def _job(
@@ -98,7 +108,7 @@ def _complete(job_spec: dict[str, Any], spec: ScannerJobSpec) -> None:
     if spec.deadline is not None:
         _add(job_spec, {"activeDeadlineSeconds": math.ceil(spec.deadline.total_seconds())})
     # Else it might be gone before its end was counted; it is put back on then.
-    job_spec.pop("ttlSecondsAfterFinished", None)
+    job_spec.pop(_TTL, None)
 
 
 def _add(part: dict[str, Any], defaults: Mapping[str, Any]) -> None:

@@ -27,7 +27,7 @@ from scannerjob.model.spec import ScannerJobSpec
 from scannerjob.ports import PortError, TargetError, UnreachedError
 from scannerjob.targets.job.api import JobsApi
 from scannerjob.targets.job.history import ended, removable, surplus
-from scannerjob.targets.job.manifest import Owner, manifest, specimen
+from scannerjob.targets.job.manifest import Owner, manifest, specimen, ttl_seconds
 from scannerjob.targets.job.names import NAME, label_value
 from scannerjob.targets.job.outcomes import alive, causes, observation
 from scannerjob.targets.job.seen import SeenJobs
@@ -260,19 +260,12 @@ class JobTarget:
         free = {job.name: job for job in removable(jobs, self._seen.is_counted, datetime.now(UTC))}
         gone = [job for job in surplus(jobs, self._job) if job.name in free]
         calls: list[Awaitable[None]] = [self._remove(job) for job in gone[:_REMOVED_PER_CYCLE]]
-        if (seconds := self._ttl) is not None:
+        if (seconds := ttl_seconds(self._spec)) is not None:
             kept = free.keys() - {job.name for job in gone}
             calls += [
                 self._let_expire(free[name], seconds) for name in kept if free[name].ttl is None
             ]
         return asyncio.create_task(_all(calls)) if calls else None
-
-    @property
-    def _ttl(self) -> int | None:
-        """The template's own, which was taken out of it."""
-        spec = self._job.template.get("spec")
-        seconds = spec.get("ttlSecondsAfterFinished") if isinstance(spec, dict) else None
-        return seconds if isinstance(seconds, int) else None
 
     async def _remove(self, job: JobView) -> None:
         async with self._gate:
