@@ -144,7 +144,7 @@ class Scanner:
         now = self._clock.now()
         try:
             spec = parse_spec(snapshot.spec)
-            snapshot, ledger = await self._begun(snapshot, spec, now)
+            ledger = self._ledger(snapshot, spec, now)
             connections = await self._connector.connect(snapshot, spec)
         except (SpecError, LedgerError, ConfigurationError) as error:
             return await self._say_unusable(snapshot, error, now)
@@ -181,35 +181,32 @@ class Scanner:
     # 1. read
 
     def _note_change(self, snapshot: Snapshot) -> None:
-        """Look at once after a change of the spec: its author is waiting for what it does."""
+        """Look at once after a change of the spec: its author is waiting for what it does.
+
+        A target that was asked about this very spec before, by any process, is not asked again.
+        """
         generation = (snapshot.uid, snapshot.generation)
         if generation != self._generation:
             self._generation = generation
             self._next_look = 0.0
-            self._target_checked = False
+            told = conditions.find(snapshot.status, "TargetReachable")
+            self._target_checked = (
+                told.get("status") == "True"
+                and told.get("observedGeneration") == snapshot.generation
+            )
             self._unusable_rest.worked()
             self._database.try_at_once()
             self._target.try_at_once()
 
-    async def _begun(
-        self, snapshot: Snapshot, spec: ScannerJobSpec, now: datetime
-    ) -> tuple[Snapshot, Ledger]:
-        """The ledger; a new object's is begun, in two writes, before anything can be claimed.
-
-        First the empty ledger, then the mark which says that there was one: a crash between the two
-        leaves a ledger without a mark, which is marked next time. A mark without a ledger is
-        therefore always a ledger that vanished.
-        """
+    def _ledger(self, snapshot: Snapshot, spec: ScannerJobSpec, now: datetime) -> Ledger:
+        """The ledger, or a new one. A mark without a ledger is always a ledger that vanished."""
         ledger = ledger_from_status(snapshot.status)
-        if ledger is None:
-            ledger = _lost_ledger(spec, snapshot, now) if snapshot.marked else Ledger()
-            status = {**snapshot.status, **ledger_to_status(ledger)}
-            snapshot = await self._store.write(snapshot, status)
-            if ledger.lost_at:
-                log.error("%s: its ledger has vanished; nothing is launched for now", self.ref)
+        if ledger is not None:
+            return ledger
         if not snapshot.marked:
-            snapshot = await self._store.mark(snapshot)
-        return snapshot, ledger
+            return Ledger()
+        log.error("%s: its ledger has vanished; nothing is launched for now", self.ref)
+        return _lost_ledger(spec, snapshot, now)
 
     async def _say_unusable(
         self, snapshot: Snapshot, error: SpecError | LedgerError | ConfigurationError, now: datetime
@@ -401,12 +398,24 @@ class Scanner:
         if not decision.sends and not differs(status, snapshot.status):
             self._outbox.booked()
             return snapshot.status
+        if decision.sends and not snapshot.marked:
+            snapshot = await self._begin(snapshot)
         with self._outbox.claiming(decision.sends):
             written = await self._store.write(snapshot, status)
         self._outbox.booked(decision.ledger)
         told = self._database.contact.trouble or self._target.contact.trouble
         tell_ready(self.ref, snapshot.status, written.status, told=bool(told))
         return written.status
+
+    async def _begin(self, snapshot: Snapshot) -> Snapshot:
+        """Before the first claim: first an empty ledger, then the mark that says there was one.
+
+        A crash between the two leaves a ledger without a mark, which is marked next time.
+        """
+        if ledger_from_status(snapshot.status) is None:
+            status = {**snapshot.status, **ledger_to_status(Ledger())}
+            snapshot = await self._store.write(snapshot, status)
+        return await self._store.mark(snapshot)
 
     # 6. launch
 

@@ -14,6 +14,7 @@ def one(lifetime: bool = True, outcomes: bool = False) -> World:
     world = World(Setup(rows=1, cap=1, lifetime=lifetime, outcomes=outcomes), operators=1)
     world.finish_row("[0]")
     world.finish_cycle(0)
+    world.store.marked = True
     world.return_row("[0]")
     world.advance(30)
     return world
