@@ -1,18 +1,25 @@
-"""Runs many ScannerJobs at once: one task for each, woken by an event or when its time has come."""
+"""Runs many ScannerJobs: a queue of those that are due, and a few workers that run their cycles."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import suppress
+from collections.abc import Callable
 
 from scannerjob.clock import SystemClock
 from scannerjob.model.limits import MIN_LOOK_DISTANCE
 from scannerjob.ports import Clock, Connector, LedgerStore, Ref
 from scannerjob.scan import Scanner
+from scannerjob.workqueue import WorkQueue
 
 log = logging.getLogger(__name__)
 
+# How many cycles may be begun at once: enough to wait for many databases at a time, few enough for
+# thousands of ScannerJobs that are all due to take their turns.
+WORKERS = 32
+# What a cycle may take before another is begun in its place: it is waiting for something that
+# hangs, and must keep no worker from the others.
+_LET_GO_AFTER = 1.0
 # What a crashed cycle waits: a bug in one ScannerJob's cycle must neither stop it for ever nor
 # spin.
 _AFTER_A_BUG = 10.0
@@ -22,66 +29,131 @@ STOP_WITHIN = 40.0
 _LAST_TRIES = 3
 
 
+def _always() -> bool:
+    return True
+
+
 class Engine:
-    """Runs the cycles of all ScannerJobs it was told of.
+    """Runs the cycles of all ScannerJobs it was told of. Must be made in the event loop.
 
     Cycles of one ScannerJob never overlap, and wake-ups that come while one runs count as one. A
-    ScannerJob that waits, for a database that hangs for instance, delays no other: nothing is
-    shared between their tasks but what the adapters bound.
+    ScannerJob that waits, for a database that hangs for instance, delays no other: after a second
+    its worker goes on to the next.
+
+    `may_begin` is asked before each cycle; while it says no, the engine is paused.
     """
 
     def __init__(
-        self, store: LedgerStore, connector: Connector, clock: Clock | None = None
+        self,
+        store: LedgerStore,
+        connector: Connector,
+        clock: Clock | None = None,
+        may_begin: Callable[[], bool] = _always,
     ) -> None:
         self._store = store
         self._connector = connector
         self._clock = clock or SystemClock()
-        self._wakes: dict[Ref, asyncio.Event] = {}
-        self._tasks: dict[Ref, asyncio.Task[None]] = {}
-        self._stopping = asyncio.Event()
+        self._may_begin = may_begin
+        self._queue: WorkQueue[Ref] = WorkQueue()
+        # What they remember is worth keeping between two cycles, and nothing more.
+        self._scanners: dict[Ref, Scanner] = {}
+        self._under_way: set[asyncio.Task[None]] = set()
+        self._closing = False
+        self._workers = [asyncio.create_task(self._work()) for _ in range(WORKERS)]
 
     def wake(self, ref: Ref) -> None:
-        """Look at this ScannerJob now. Must be called in the event loop."""
-        if self._stopping.is_set():
-            return
-        self._wakes.setdefault(ref, asyncio.Event()).set()
-        if ref not in self._tasks:
-            task = asyncio.create_task(self._run(ref), name=str(ref))
-            self._tasks[ref] = task
-            task.add_done_callback(lambda _: self._ended(ref))
+        """Look at this ScannerJob as soon as it may be. Must be called in the event loop."""
+        if not self._closing:
+            self._queue.add(ref)
 
     def forget(self, ref: Ref) -> None:
-        """The object may be gone: the next cycle sees for itself, and ends the task if it is."""
-        if ref in self._tasks:
-            self._wakes[ref].set()
+        """The object may be gone, or something of it: its next cycle sees for itself, now."""
+        if ref in self._queue:
+            self.wake(ref)
+
+    def pause(self) -> None:
+        """Begin no cycle. Those under way end, their sends included, and are written down."""
+        self._queue.pause()
+        for ref, scanner in list(self._scanners.items()):
+            if scanner.has_reports and self._queue.take(ref):
+                self._start(ref)
+
+    def resume(self) -> None:
+        """Run all that is known, and go on."""
+        if not self._closing:
+            self._queue.resume()
+
+    @property
+    def idle(self) -> bool:
+        """Whether no cycle is under way."""
+        return not self._under_way
+
+    @property
+    def overdue(self) -> float:
+        """For how many seconds the ScannerJob that comes next has been due; 0 while paused."""
+        return self._queue.overdue()
+
+    @property
+    def stuck(self) -> float:
+        """For how many seconds ScannerJobs have been due and not one was begun; 0 while paused."""
+        return self._queue.stuck()
 
     async def close(self) -> None:
-        """Stop: cycles under way end, their sends included, and what is known is written down."""
-        self._stopping.set()
-        for wake in self._wakes.values():
-            wake.set()
-        if self._tasks:
-            _, late = await asyncio.wait(self._tasks.values(), timeout=STOP_WITHIN)
+        """Stop: cycles under way end, their sends included, and what is known is written down.
+
+        Takes at most STOP_WITHIN.
+        """
+        self._closing = True
+        self.pause()
+        for worker in self._workers:
+            worker.cancel()
+        if self._under_way:
+            _, late = await asyncio.wait(self._under_way, timeout=STOP_WITHIN)
             for task in late:
                 task.cancel()
 
-    def _ended(self, ref: Ref) -> None:
-        self._tasks.pop(ref, None)
-        wake = self._wakes.pop(ref, None)
-        # Woken while its last cycle found the object gone: it may have been created anew.
-        if wake is not None and wake.is_set():
-            self.wake(ref)
+    async def _work(self) -> None:
+        while True:
+            ref = await self._queue.get()
+            if self._may_begin():
+                await asyncio.wait([self._start(ref)], timeout=_LET_GO_AFTER)
+            else:
+                self._queue.add(ref)
+                self._queue.done(ref)
+                self.pause()
+
+    def _start(self, ref: Ref) -> asyncio.Task[None]:
+        task = asyncio.create_task(self._run(ref), name=str(ref))
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+        return task
 
     async def _run(self, ref: Ref) -> None:
-        scanner = Scanner(ref, self._store, self._connector, self._clock)
-        wake = self._wakes[ref]
-        while not self._stopping.is_set():
-            wake.clear()
+        """One cycle, of a key that was taken from the queue."""
+        scanner = self._scanners.get(ref)
+        if scanner is None:
+            scanner = Scanner(ref, self._store, self._connector, self._clock)
+            self._scanners[ref] = scanner
+        delay: float | None = 0.0
+        if not self._queue.paused:
             delay = await self._cycle(scanner)
-            if delay is None:
-                return
-            await _wait(wake, delay)
-        # Another process's write may come between: what is known of our sends is worth a few tries.
+        if self._queue.paused:
+            await self._report(scanner)
+        self._plan(ref, delay)
+
+    def _plan(self, ref: Ref, delay: float | None) -> None:
+        if delay is None:
+            # Woken while its last cycle found the object gone, it may have been created anew.
+            del self._scanners[ref]
+            self._queue.done(ref)
+        else:
+            self._queue.add(ref, delay)
+            # Wake-ups in quick succession count as one.
+            self._queue.done(ref, rest=min(delay, MIN_LOOK_DISTANCE.total_seconds()))
+
+    async def _report(self, scanner: Scanner) -> None:
+        """Write down what is known of our sends: nobody else knows it."""
+        # Another process's write may come between: it is worth a few tries.
         for _ in range(_LAST_TRIES):
             if scanner.has_reports:
                 await self._cycle(scanner, stopping=True)
@@ -94,11 +166,3 @@ class Engine:
                 "%s: a bug ended its cycle; next try in %.0f s", scanner.ref, _AFTER_A_BUG
             )
             return _AFTER_A_BUG
-
-
-async def _wait(wake: asyncio.Event, seconds: float) -> None:
-    """Return after this long, or when woken; wake-ups in quick succession count as one."""
-    await asyncio.sleep(min(seconds, MIN_LOOK_DISTANCE.total_seconds()))
-    with suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await wake.wait()
