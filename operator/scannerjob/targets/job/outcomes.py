@@ -24,22 +24,28 @@ _PODS_ENDS = ("Succeeded", "Failed")
 Pod = Mapping[str, Any]
 
 
-def observation(job: JobView, cause: str | None, now: datetime) -> Observation:
-    """What is known of the launch whose Job this is; `cause` is what its pods say of a failure."""
+def observation(
+    job: JobView, cause: str | None, ending_for: timedelta, now: datetime
+) -> Observation:
+    """What is known of the launch whose Job this is.
+
+    `cause` is what its pods say of a failure, `ending_for` how long it has been seen to be ending.
+    """
     match job.end:
         case "Complete":
             return Observation(Fact.SUCCEEDED)
         case "Failed":
             return Observation(Fact.FAILED, cause or job.reason or "Failed")
         case _:
-            return Observation(Fact.ACCEPTED, _trouble(job, now))
+            return Observation(Fact.ACCEPTED, _trouble(job, ending_for, now))
 
 
-def _trouble(job: JobView, now: datetime) -> str | None:
-    if job.failing and now - job.changed > _ENDING_FOR_LONG:
+def _trouble(job: JobView, ending_for: timedelta, now: datetime) -> str | None:
+    if ending_for > _ENDING_FOR_LONG:
+        why = f" ({job.reason})" if job.reason else ""
         return (
-            f"Job {job.name} is ending ({job.reason}), but a pod of it has not: its node may be "
-            "lost; delete the node, or taint it node.kubernetes.io/out-of-service"
+            f"Job {job.name} is ending{why}, but a pod of it has not: its node may be lost; "
+            "delete the node, or taint it node.kubernetes.io/out-of-service"
         )
     podless = not job.pods and not job.suspended
     if podless and now - job.created > _PODLESS_FOR_LONG:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from datetime import timedelta
 
 from scannerjob.targets.job.view import JobView
 
@@ -13,8 +14,11 @@ Place = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
+    """A Job, when this state of it was seen, and since when it is ending."""
+
     job: JobView
     at: float
+    ending_since: float | None
 
 
 class SeenJobs:
@@ -39,7 +43,9 @@ class SeenJobs:
         before = entries.get(job.name)
         if before is not None and not job.is_newer_than(before.job):
             return job
-        entries[job.name] = _Entry(job, time.monotonic())
+        now = time.monotonic()
+        since = (before.ending_since if before and before.job.uid == job.uid else None) or now
+        entries[job.name] = _Entry(job, now, since if job.ending else None)
         return before.job if before else None
 
     def drop(self, job: JobView) -> None:
@@ -61,6 +67,12 @@ class SeenJobs:
         for name, entry in list(self._places.get(place, {}).items()):
             if name not in names and entry.at < began:
                 self.drop(entry.job)
+
+    def ending_for(self, job: JobView) -> timedelta:
+        """How long it has been seen to be ending; nothing where it is not."""
+        entry = self._places.get(job.place, {}).get(job.name)
+        since = entry.ending_since if entry else None
+        return timedelta(seconds=time.monotonic() - since) if since else timedelta(0)
 
     def cause(self, job: JobView) -> str | None:
         """Why it failed, as was once told by its pods; empty if they told nothing."""

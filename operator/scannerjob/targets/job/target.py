@@ -107,7 +107,8 @@ class JobTarget:
         await self._find_causes([job for job in jobs.values() if job.end == "Failed"])
         now = datetime.now(UTC)
         seen = {
-            launch: observation(job, self._seen.cause(job), now) for launch, job in jobs.items()
+            launch: observation(job, self._seen.cause(job), self._seen.ending_for(job), now)
+            for launch, job in jobs.items()
         }
         missing = await self._missing(ids - jobs.keys())
         return Sightings({**seen, **missing}, self._strays(ids), self._predecessors())

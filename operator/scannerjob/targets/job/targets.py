@@ -41,5 +41,4 @@ class JobTargets:
             return Ref(new.namespace, new.scannerjob)
         before = self._seen.put(new)
         ended = new.end is not None and (before is None or before.end is None)
-        failing = new.failing and (before is None or not before.failing)
-        return Ref(new.namespace, new.scannerjob) if ended or failing else None
+        return Ref(new.namespace, new.scannerjob) if ended else None

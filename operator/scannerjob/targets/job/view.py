@@ -18,9 +18,9 @@ class JobView:
     """A Job that is labelled as one of ours.
 
     `owner` is the UID of the object that controls it: only then it is ours. `end` is its final
-    condition's type, set when no pod of it runs any more; `reason` and `message` are that
-    condition's or, before the end, those of what keeps it from ending. `pods` says whether any pod
-    was ever made.
+    condition's type, set when no pod of it runs any more; `reason` is that condition's or, before
+    the end, that of what it is coming to. `ending`: it has failed or a pod of it was deleted, but
+    that pod has not ended. `pods` says whether any pod was ever made.
     """
 
     namespace: str
@@ -38,7 +38,7 @@ class JobView:
     end: str | None
     changed: datetime
     reason: str
-    failing: bool
+    ending: bool
     suspended: bool
     pods: bool
     ttl: int | None
@@ -84,7 +84,7 @@ def view(job: Mapping[str, Any]) -> JobView:
         end=end["type"] if end else None,
         changed=parse_time(told.get("lastTransitionTime")) or created,
         reason=told.get("reason") or told.get("type") or "",
-        failing=bool(told) and not end,
+        ending=not end and bool(told or status.get("terminating")),
         suspended=bool(spec.get("suspend")),
         pods=any(status.get(count) for count in ("active", "succeeded", "failed", "terminating")),
         ttl=spec.get("ttlSecondsAfterFinished"),
