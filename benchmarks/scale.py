@@ -11,14 +11,15 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import psutil
 import psycopg
 from kubernetes import client
+from tests.support.helm import operator_account
 
 from benchmarks.cluster import admin, cluster, create_scannerjobs, database, job, operator, secret
 from benchmarks.table import Table, percentile
-from tests.support.helm import operator_account
 from tests.support.processes import Process
 from tests.support.servers import PostgresServer
 
@@ -45,16 +46,22 @@ def run() -> Table:
     """1,000 ScannerJobs, which have to reach the bars, and 5,000, which are only told of."""
     small, large = _measure(1000, beside_hung=True), _measure(5000, beside_hung=False)
     header = ["ScannerJobs", "all polled after, s", "skew p50, s", "p99", "p99 beside hung ones"]
-    table = Table(f"Many ScannerJobs, interval {INTERVAL:g} s", [*header, "RSS, MiB", "connections"])
+    table = Table(
+        f"Many ScannerJobs, interval {INTERVAL:g} s", [*header, "RSS, MiB", "connections"]
+    )
     table.rows += [_row(small), _row(large)]
     p99, hung = percentile(small.skews, 0.99), percentile(small.skews_beside_hung, 0.99)
     table.bars += [
-        (f"1,000 are all polled {max(small.first):.1f} s after the start (bar: 35)",
-         len(small.first) == 1000 and max(small.first) <= 35),
+        (
+            f"1,000 are all polled {max(small.first):.1f} s after the start (bar: 35)",
+            len(small.first) == 1000 and max(small.first) <= 35,
+        ),
         (f"p99 of the skew is {p99:.3f} s (bar: 1)", p99 < 1),
         (f"with {HUNG} more on a database that hangs it is {hung:.3f} s", hung < 1),
-        (f"one that is applied then is polled after {small.new_one:.2f} s (bar: 2)",
-         small.new_one <= 2),
+        (
+            f"one that is applied then is polled after {small.new_one:.2f} s (bar: 2)",
+            small.new_one <= 2,
+        ),
         (f"the operator takes {small.rss:.0f} MiB (bar: 256)", small.rss <= 256),
         (f"{small.connections} connections to the database (bar: 10)", small.connections <= 10),
     ]
@@ -164,7 +171,7 @@ def _skews(polls: Mapping[str, list[float]], after: float) -> list[float]:
     return [
         abs(second - first - INTERVAL)
         for times in polls.values()
-        for first, second in zip(times, times[1:], strict=False)
+        for first, second in pairwise(times)
         if first > after
     ]
 

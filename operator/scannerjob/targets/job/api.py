@@ -108,17 +108,22 @@ class JobsApi:
                 _content_type="application/merge-patch+json",
             )
 
-    async def pods(self, namespace: str, launches: Collection[str]) -> list[Document]:
+    async def pods_of(self, namespace: str, launches: Collection[str]) -> list[Document]:
         """The pods of these launches as they are now, whether their Jobs are there or not."""
         ids = sorted(launches)
         found: list[Document] = []
         for start in range(0, len(ids), _IDS_AT_ONCE):
-            selector = f"{LAUNCH} in ({','.join(ids[start : start + _IDS_AT_ONCE])})"
-            with asking(f"list the pods of {namespace} with {selector}"):
-                page = await self._core.list_namespaced_pod(
-                    namespace, label_selector=selector, _request_timeout=TIMEOUT
-                )
-            found += self._core.api_client.sanitize_for_serialization(page)["items"]
+            some = ",".join(ids[start : start + _IDS_AT_ONCE])
+            found += await self.pods(namespace, f"{LAUNCH} in ({some})")
+        return found
+
+    async def pods(self, namespace: str, selector: str) -> list[Document]:
+        """The pods with these labels as they are now."""
+        with asking(f"list the pods of {namespace} with {selector}"):
+            page = await self._core.list_namespaced_pod(
+                namespace, label_selector=selector, _request_timeout=TIMEOUT
+            )
+        found: list[Document] = self._core.api_client.sanitize_for_serialization(page)["items"]
         return found
 
 

@@ -28,7 +28,7 @@ from scannerjob.ports import PortError, TargetError, UnreachedError
 from scannerjob.targets.job.api import JobsApi
 from scannerjob.targets.job.history import ended, removable, surplus
 from scannerjob.targets.job.manifest import Owner, manifest, specimen, ttl_seconds
-from scannerjob.targets.job.names import NAME, label_value
+from scannerjob.targets.job.names import NAME, UID, label_value
 from scannerjob.targets.job.outcomes import alive, causes, observation
 from scannerjob.targets.job.seen import SeenJobs
 from scannerjob.targets.job.view import JobView, view
@@ -63,6 +63,7 @@ class JobTarget:
         self._job = job
         self._place = (owner.namespace, label_value(owner.name))
         self._listed_at: float | None = None
+        self._alone = False
         self._cleaning: asyncio.Task[None] | None = None
         self._gate = asyncio.Semaphore(_AT_A_TIME)
 
@@ -111,7 +112,7 @@ class JobTarget:
             for launch, job in jobs.items()
         }
         missing = await self._missing(ids - jobs.keys())
-        return Sightings({**seen, **missing}, self._strays(ids), self._predecessors())
+        return Sightings({**seen, **missing}, self._strays(ids), await self._predecessors())
 
     def _should_list(self, ids: set[str]) -> bool:
         """Whether what was seen does not answer the question, or may have become too old."""
@@ -136,7 +137,7 @@ class JobTarget:
         if not unknown:
             return
         launches = [job.launch for job in unknown]
-        found = causes(await self._api.pods(self._owner.namespace, launches))
+        found = causes(await self._api.pods_of(self._owner.namespace, launches))
         for job in unknown:
             self._seen.note_cause(job, found.get(job.launch, ""))
 
@@ -144,7 +145,7 @@ class JobTarget:
         """Of Jobs that a live list did not show: a pod of a deleted Job may go on for a while."""
         if not ids:
             return {}
-        running = alive(await self._api.pods(self._owner.namespace, ids))
+        running = alive(await self._api.pods_of(self._owner.namespace, ids))
         return {
             launch: Observation(
                 Fact.ACCEPTED, f"its Job was deleted, but pod {running[launch]} runs"
@@ -161,22 +162,26 @@ class JobTarget:
             if not job.end and job.launch not in ids
         )
 
-    def _predecessors(self) -> Hold | None:
-        """Jobs of an earlier ScannerJob of this name may be at work on the same rows."""
-        names = sorted(
-            job.name
-            for job in self._seen.of(self._place)
-            if not job.end and job.labelled_owner != self._owner.uid
-        )
-        if not names:
+    async def _predecessors(self) -> Hold | None:
+        """Whether Jobs of an earlier ScannerJob of this name may be at work on the same rows.
+
+        Once there are none, there will be none: nobody is left to create them. The garbage
+        collector removes a Job before its pods have ended.
+        """
+        if self._alone:
             return None
-        more = f" and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else ""
-        return Hold(
-            "PredecessorRuns",
-            f"Jobs of an earlier ScannerJob of this name have not ended: "
-            f"{', '.join(names[:_MAX_NAMED])}{more}; nothing is launched until they have, or are "
-            "deleted",
-        )
+        names = [f"Job {job.name}" for job in self._others() if not job.end]
+        if not names:
+            _, label = self._place
+            selector = f"{NAME}={label},{UID}!={self._owner.uid}"
+            pods = await self._api.pods(self._owner.namespace, selector)
+            names = [f"pod {name}" for name in alive(pods).values()]
+        self._alone = not names
+        return _predecessor_runs(sorted(names)) if names else None
+
+    def _others(self) -> list[JobView]:
+        uid = self._owner.uid
+        return [job for job in self._seen.of(self._place) if job.labelled_owner != uid]
 
     # Launching.
 
@@ -205,7 +210,7 @@ class JobTarget:
 
     async def _runs_on(self, launch: str) -> bool:
         """Whether a Job that was created before, and deleted, has left a pod at work."""
-        return launch in alive(await self._api.pods(self._owner.namespace, [launch]))
+        return launch in alive(await self._api.pods_of(self._owner.namespace, [launch]))
 
     async def _create(self, job: Mapping[str, Any], launch: str) -> Observation:
         # A crash here, or a lost reply: the Job is there or not. The next look finds it by its
@@ -292,6 +297,15 @@ async def _tried(call: Awaitable[None]) -> None:
             log.warning("%s", error)
     except PortError as error:
         log.info("%s", error)
+
+
+def _predecessor_runs(names: Sequence[str]) -> Hold:
+    more = f" and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else ""
+    return Hold(
+        "PredecessorRuns",
+        "work of an earlier ScannerJob of this name has not ended: "
+        f"{', '.join(names[:_MAX_NAMED])}{more}; nothing is launched until it has, or is deleted",
+    )
 
 
 def _unusable(error: RefusedError) -> TargetError:
