@@ -60,7 +60,7 @@ def wait_terminating(plane: ControlPlane, place: str) -> None:
 
     def counted() -> bool:
         status = plane.get("-n", place, "job", "work")["status"]
-        return status.get("terminating") == 1
+        return bool(status.get("terminating") == 1)
 
     eventually(counted, message="the Job counts a terminating pod")
 

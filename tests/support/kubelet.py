@@ -186,13 +186,17 @@ class Kubelet:
                 raise
 
     def _beat(self) -> None:
-        while not self._stopped.wait(_HEARTBEAT):
+        while not self._stopped.is_set():
             if self._awake.is_set():
-                beat = {"lastHeartbeatTime": timestamp(time.time())}
-                ready = {**condition("Ready", True, reason="KubeletReady"), **beat}
-                path = f"/api/v1/nodes/{self.node}/status"
                 with contextlib.suppress(ApiError, urllib3.exceptions.HTTPError):
-                    self._api.patch(path, {"status": {"conditions": [ready]}})
+                    self._renew()
+            self._stopped.wait(_HEARTBEAT)
+
+    def _renew(self) -> None:
+        beat = {"lastHeartbeatTime": timestamp(time.time())}
+        ready = {**condition("Ready", True, reason="KubeletReady"), **beat}
+        path = f"/api/v1/nodes/{self.node}/status"
+        self._api.patch(path, {"status": {"conditions": [ready]}})
 
     # Seeing pods.
 
