@@ -13,8 +13,8 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 LINTED := $(wildcard operator/scannerjob tests tests/setup/servers benchmarks examples)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-unit test-services test-cluster lint format bench clean \
-	runtime dev servers control-plane constraints
+.PHONY: help demo test test-unit test-services test-cluster test-chart lint format bench clean \
+	runtime dev servers control-plane helm constraints
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -22,7 +22,7 @@ help: ## List the targets
 demo: $(RUNTIME) ## Show ScannerJob at work, on embedded parts, in under a minute
 	@$(BIN)/scannerjob demo
 
-test: lint servers control-plane ## Check everything: lint, types and all tiers of tests
+test: lint servers control-plane helm ## Check everything: lint, types and all tiers of tests
 	@echo "Running all tests"
 	@$(BIN)/pytest
 
@@ -34,6 +34,9 @@ test-services: servers ## Run the tests on real databases and brokers
 
 test-cluster: servers control-plane ## Run the tests on a real Kubernetes control plane
 	@$(BIN)/pytest $(wildcard tests/cluster)
+
+test-chart: control-plane helm ## Install, upgrade and remove the Helm chart on a real control plane
+	@$(BIN)/pytest $(wildcard tests/chart)
 
 lint: $(DEV) ## Check format, style, types and the layers' contracts
 	@echo "Checking format and style (ruff), types (mypy) and layers (import-linter)"
@@ -49,7 +52,7 @@ format: $(DEV) ## Format the code and repair what can be repaired
 bench: servers ## Measure speed and memory, with the naive way beside each figure
 	@$(BIN)/python -m benchmarks
 
-clean: ## Remove what was installed and cached here (not the control plane in ~/.cache)
+clean: ## Remove what was installed and cached here (not what was built into ~/.cache)
 	@rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist
 	@find operator tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -62,6 +65,9 @@ servers: $(DEV) ## Install the servers that the tests need, where they are missi
 
 control-plane: $(DEV) ## Build the Kubernetes control plane of the cluster tests
 	@PYTHON=$(BIN)/python tests/setup/control-plane >/dev/null
+
+helm: $(DEV) ## Build Helm, for the tests of the chart
+	@PYTHON=$(BIN)/python tests/setup/helm >/dev/null
 
 # Packages that are only installed where a machine lacks a server or a compiler are pinned too.
 constraints: ## Make constraints.txt anew, from the newest versions that fit together

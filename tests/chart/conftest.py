@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.controlplane import ControlPlane
+from tests.support.helm import RELEASE, Release, helm
+
+
+@pytest.fixture(scope="session")
+def _plane() -> Iterator[ControlPlane]:
+    """One of these tests' own: Helm refuses a CRD that somebody else installed."""
+    with ControlPlane() as plane:
+        yield plane
+
+
+@pytest.fixture
+def plane(_plane: ControlPlane) -> Iterator[ControlPlane]:
+    """A control plane with no release, no CRD and no ClusterRole of ours."""
+    yield _plane.ensure_answering()
+    for release in _releases(_plane):
+        release.uninstall()
+    _plane.kubectl("delete", "crd", "scannerjobs.scannerjob.dev", "--ignore-not-found")
+    cluster_roles = "clusterroles,clusterrolebindings"
+    _plane.kubectl("delete", cluster_roles, RELEASE, "--ignore-not-found")
+
+
+def _releases(plane: ControlPlane) -> list[Release]:
+    listed = helm("list", "--all-namespaces", "--no-headers", kubeconfig=plane.kubeconfig())
+    rows = (line.split() for line in listed.splitlines())
+    return [Release(plane, namespace, name) for name, namespace, *_ in rows]
+
+
+@pytest.fixture
+def namespace(plane: ControlPlane) -> str:
+    """A namespace that admits only what the restricted pod security standard allows."""
+    name = plane.create_namespace()
+    plane.kubectl("label", "namespace", name, "pod-security.kubernetes.io/enforce=restricted")
+    return name
+
+
+@pytest.fixture
+def release(plane: ControlPlane, namespace: str) -> Release:
+    """A release in this namespace, not yet installed."""
+    return Release(plane, namespace, RELEASE)

@@ -1,0 +1,160 @@
+"""What Helm does with the chart in a real control plane."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.chart.test_templates import CRD, EVERYTHING
+from tests.support.controlplane import ControlPlane, KubectlError
+from tests.support.helm import CHART, RELEASE, HelmError, Release, Values, helm
+from tests.support.waiting import eventually
+
+CRD_NAME = "scannerjobs.scannerjob.dev"
+KINDS = "deployments,serviceaccounts,roles,rolebindings,clusterroles,clusterrolebindings"
+SCANNER_JOB = {
+    "apiVersion": "scannerjob.dev/v1alpha1",
+    "kind": "ScannerJob",
+    "metadata": {"name": "pages"},
+    "spec": {
+        "database": {"urlSecretRef": {"name": "app-db", "key": "url"}},
+        "query": "SELECT id FROM pdf",
+        "job": {"template": {}},
+    },
+}
+
+
+def has_crd(plane: ControlPlane) -> bool:
+    return bool(plane.kubectl("get", "crd", CRD_NAME, "--ignore-not-found"))
+
+
+def gone(plane: ControlPlane) -> bool:
+    return not has_crd(plane)
+
+
+def create_scannerjob(plane: ControlPlane, namespace: str) -> None:
+    plane.kubectl("wait", "--for=condition=Established", f"crd/{CRD_NAME}", "--timeout=30s")
+    plane.apply({**SCANNER_JOB, "metadata": {"name": "pages", "namespace": namespace}})
+
+
+def objects(plane: ControlPlane, name: str = RELEASE) -> list[str]:
+    label = f"app.kubernetes.io/instance={name}"
+    return plane.kubectl("get", KINDS, "-A", "-l", label, "-o", "name").split()
+
+
+def args(plane: ControlPlane, namespace: str) -> list[str]:
+    found = plane.get("deployment", RELEASE, "-n", namespace)
+    return list(found["spec"]["template"]["spec"]["containers"][0]["args"])
+
+
+@pytest.mark.parametrize("values", [None, {**EVERYTHING, "watchNamespaces": ["default"]}])
+def test_its_pods_are_admitted_under_the_restricted_standard(
+    plane: ControlPlane, namespace: str, release: Release, values: Values | None
+) -> None:
+    with pytest.raises(KubectlError, match='violates PodSecurity "restricted'):
+        plane.kubectl("-n", namespace, "run", "careless", "--image=none")
+    release.install(values)
+    replicas = (values or {}).get("replicas", 2)
+
+    def admitted() -> bool:
+        pods = plane.get("pods", "-n", namespace)["items"]
+        assert len(pods) == replicas, plane.kubectl("-n", namespace, "get", "events")
+        return True
+
+    eventually(admitted, message="the Deployment's pods were made")
+
+
+@pytest.mark.parametrize("values", [None, EVERYTHING, {"leaderElection": {"enabled": False}}])
+def test_the_api_server_knows_every_field(
+    plane: ControlPlane, namespace: str, values: Values | None
+) -> None:
+    for watched in ("docs", "billing"):
+        known = plane.kubectl("create", "namespace", watched, "--dry-run=client", "-o", "yaml")
+        plane.kubectl("apply", "-f", "-", input=known)
+    rendered = helm("template", RELEASE, CHART, "--namespace", namespace, values=values)
+    plane.kubectl(
+        *("create", "-f", "-", "-n", namespace, "--dry-run=server", "--validate=strict"),
+        input=rendered,
+    )
+
+
+def test_the_notes_say_what_to_do_next(release: Release) -> None:
+    notes = release.install()
+    assert "serves all namespaces" in notes
+    assert f"--namespace {release.namespace} rollout status deployment/{RELEASE}" in notes
+    assert "kubectl explain scannerjob.spec" in notes
+    assert f"kubectl delete crd {CRD_NAME}" in notes
+    notes = release.upgrade({"watchNamespaces": ["default"], "crds": {"keep": False}})
+    assert "serves the namespaces default." in notes
+    assert "delete crd" not in notes
+
+
+def test_an_upgrade_to_watched_namespaces_takes_the_cluster_role_back(
+    plane: ControlPlane, namespace: str, release: Release
+) -> None:
+    release.install()
+    own = f"clusterrole.rbac.authorization.k8s.io/{RELEASE}"
+    assert own in objects(plane)
+    other = plane.create_namespace()
+    release.upgrade({"watchNamespaces": [other]})
+    assert own not in objects(plane)
+    assert plane.get("role", RELEASE, "-n", other)["rules"]
+    assert args(plane, namespace)[:3] == ["operator", "--namespace", other]
+    release.upgrade()
+    assert own in objects(plane)
+    with pytest.raises(KubectlError, match="NotFound"):
+        plane.get("role", RELEASE, "-n", other)
+
+
+def test_uninstalling_keeps_the_scannerjobs_and_nothing_else(
+    plane: ControlPlane, namespace: str, release: Release
+) -> None:
+    release.install()
+    create_scannerjob(plane, namespace)
+    release.uninstall()
+    assert objects(plane) == []
+    assert plane.get("scannerjob", "pages", "-n", namespace)["spec"]["concurrency"] == 10
+    release.install()
+    assert plane.get("scannerjob", "pages", "-n", namespace)["spec"]["concurrency"] == 10
+
+
+def test_uninstalling_removes_a_crd_that_is_not_to_be_kept(
+    plane: ControlPlane, namespace: str, release: Release
+) -> None:
+    release.install({"crds": {"keep": False}})
+    create_scannerjob(plane, namespace)
+    release.uninstall()
+    eventually(lambda: gone(plane), message="the CRD is deleted")
+
+
+def test_whether_the_crd_is_kept_can_be_changed_later(
+    plane: ControlPlane, release: Release
+) -> None:
+    release.install({"crds": {"keep": False}})
+    release.upgrade({"crds": {"keep": True}})
+    release.upgrade({"crds": {"enabled": False}})
+    assert has_crd(plane)
+    release.upgrade({"crds": {"keep": False}})
+    release.uninstall()
+    eventually(lambda: gone(plane), message="the CRD is deleted")
+
+
+def test_a_crd_that_was_installed_otherwise(plane: ControlPlane, release: Release) -> None:
+    plane.kubectl("apply", "-f", CRD)
+    with pytest.raises(HelmError, match="cannot be imported into the current release"):
+        release.install()
+    release.install({"crds": {"enabled": False}})
+    release.uninstall()
+    assert has_crd(plane)
+    release.install(None, "--take-ownership")
+    release.uninstall()
+    assert has_crd(plane)
+
+
+def test_the_kind_is_served_as_it_is_written(plane: ControlPlane, release: Release) -> None:
+    release.install()
+    served = plane.get("crd", CRD_NAME)["spec"]
+    written: dict[str, Any] = yaml.safe_load(CRD.read_text())["spec"]
+    assert served["versions"][0]["schema"] == written["versions"][0]["schema"]

@@ -1,0 +1,233 @@
+"""What the chart makes of its values, without a cluster."""
+
+from __future__ import annotations
+
+import tarfile
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.support.helm import CHART, HelmError, Manifest, Values, helm, rights, template
+
+REPOSITORY = CHART.parents[1]
+CRD = REPOSITORY / "crds" / "scannerjob.dev_scannerjobs.yaml"
+KEEP = "  annotations:\n    helm.sh/resource-policy: keep\n"
+EVERYTHING: Values = {
+    "watchNamespaces": ["docs", "billing"],
+    "replicas": 3,
+    "crds": {"keep": False},
+    "image": {
+        "repository": "registry.example/scannerjob-operator",
+        "digest": "sha256:" + "0" * 64,
+        "pullPolicy": "Always",
+    },
+    "imagePullSecrets": [{"name": "registry"}],
+    "serviceAccount": {"name": "scanner", "annotations": {"cloud.example/role": "scanner"}},
+    "resources": {"requests": {"cpu": 1}, "limits": {"memory": "1Gi"}},
+    "podAnnotations": {"example.com/owner": "docs"},
+    "podLabels": {"team": "docs"},
+    "nodeSelector": {"kubernetes.io/os": "linux"},
+    "tolerations": [{"key": "batch", "operator": "Exists"}],
+    "affinity": {"podAntiAffinity": {}},
+    "priorityClassName": "system-cluster-critical",
+    "fullnameOverride": "scanners",
+}
+
+
+def kinds(manifests: list[Manifest]) -> list[str]:
+    return sorted(manifest["kind"] for manifest in manifests)
+
+
+def deployment(values: Values | None = None) -> dict[str, Any]:
+    (found,) = template(values, "--show-only=templates/deployment.yaml")
+    spec: dict[str, Any] = found["spec"]
+    return spec
+
+
+def container(values: Values | None = None) -> dict[str, Any]:
+    (found,) = deployment(values)["template"]["spec"]["containers"]
+    return dict(found)
+
+
+def rendered_crd(values: Values) -> str:
+    text = helm("template", "x", CHART, "--show-only=templates/crd.yaml", values=values)
+    return text.removeprefix("---\n# Source: scannerjob-operator/templates/crd.yaml\n")
+
+
+@pytest.mark.parametrize("values", [None, EVERYTHING, {"leaderElection": {"enabled": False}}])
+def test_lint_finds_nothing(values: Values | None) -> None:
+    assert "0 chart(s) failed" in helm("lint", "--strict", "--quiet", CHART, values=values)
+
+
+def test_the_crd_is_the_one_in_crds_byte_for_byte(tmp_path: Path) -> None:
+    assert rendered_crd({"crds": {"keep": False}}) == CRD.read_text()
+    kept = rendered_crd({"crds": {"keep": True}})
+    assert yaml.safe_load(kept)["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
+    assert kept.replace(KEEP, "") == CRD.read_text()
+
+
+def test_a_packaged_chart_holds_the_crd_itself(tmp_path: Path) -> None:
+    helm("package", CHART, "--destination", tmp_path)
+    (package,) = tmp_path.iterdir()
+    with tarfile.open(package) as archive:
+        file = archive.extractfile(f"scannerjob-operator/files/{CRD.name}")
+        assert file
+        assert file.read() == CRD.read_bytes()
+    text = helm("template", "x", package, "--show-only=templates/crd.yaml")
+    assert text.endswith(rendered_crd({"crds": {"keep": True}}))
+
+
+def test_the_crd_can_be_left_out() -> None:
+    manifests = template({"crds": {"enabled": False}})
+    assert kinds(manifests) == [
+        "ClusterRole",
+        "ClusterRole",
+        "ClusterRole",
+        "ClusterRoleBinding",
+        "Deployment",
+        "Role",
+        "RoleBinding",
+        "ServiceAccount",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"watchNamespace": ["docs"]}, "'watchNamespace' not allowed"),
+        ({"crds": {"install": True}}, "'install' not allowed"),
+        ({"image": {"Tag": "1"}}, "'Tag' not allowed"),
+        ({"resources": {"limit": {}}}, "'limit' not allowed"),
+        ({"affinity": {"podAffinities": {}}}, "'podAffinities' not allowed"),
+        ({"watchNamespaces": "docs"}, "/watchNamespaces"),
+        ({"watchNamespaces": ["Docs"]}, "/watchNamespaces/0"),
+        ({"watchNamespaces": ["docs", "docs"]}, "/watchNamespaces"),
+        ({"replicas": "2"}, "/replicas"),
+        ({"replicas": -1}, "/replicas"),
+        ({"leaderElection": False}, "/leaderElection"),
+        ({"leaderElection": {"enabled": "no"}}, "/leaderElection/enabled"),
+        ({"image": {"tag": 1.0}}, "/image/tag"),
+        ({"image": {"digest": "sha256:123"}}, "/image/digest"),
+        ({"image": {"pullPolicy": "Sometimes"}}, "/image/pullPolicy"),
+        ({"imagePullSecrets": ["registry"]}, "/imagePullSecrets/0"),
+        ({"podLabels": {"team": 1}}, "/podLabels/team"),
+    ],
+)
+def test_a_wrong_value_is_named(values: Values, said: str) -> None:
+    with pytest.raises(HelmError, match="don't meet the specifications of the schema") as refused:
+        template(values)
+    assert said in str(refused.value)
+
+
+def test_the_chart_may_be_a_part_of_another_one(tmp_path: Path) -> None:
+    chart = {"apiVersion": "v2", "name": "parent", "version": "1.0.0"}
+    (tmp_path / "Chart.yaml").write_text(yaml.safe_dump(chart))
+    (tmp_path / "charts").mkdir()
+    (tmp_path / "charts" / CHART.name).symlink_to(CHART)
+    assert "kind: Deployment" in helm("template", "x", tmp_path, values={"global": {"a": 1}})
+
+
+def test_all_namespaces_are_served_by_a_cluster_role() -> None:
+    manifests = rights(None, release_namespace="scanners")
+    assert kinds(manifests) == [
+        "ClusterRole",
+        "ClusterRoleBinding",
+        "Role",
+        "RoleBinding",
+        "ServiceAccount",
+    ]
+    for manifest in manifests:
+        for subject in manifest.get("subjects", []):
+            assert subject["namespace"] == "scanners"
+    assert "--namespace" not in container()["args"]
+
+
+def test_watched_namespaces_get_roles_and_no_cluster_role() -> None:
+    values = {
+        "watchNamespaces": ["docs", "billing"],
+        "crds": {"enabled": False},
+        "rbac": {"aggregate": False},
+    }
+    manifests = template(values, namespace="scanners")
+    assert kinds(manifests) == [
+        "Deployment",
+        *["Role"] * 3,
+        *["RoleBinding"] * 3,
+        "ServiceAccount",
+    ]
+    roles = [each for each in manifests if each["kind"] == "Role"]
+    namespaces = {each["metadata"]["namespace"] for each in roles}
+    assert namespaces == {"docs", "billing", "scanners"}
+    args = container(values)["args"]
+    assert args[:5] == ["operator", "--namespace", "docs", "--namespace", "billing"]
+
+
+def test_the_same_rules_hold_in_a_role_and_in_the_cluster_role() -> None:
+    (everywhere,) = (each for each in rights(None) if each["kind"] == "ClusterRole")
+    (docs,) = (
+        each
+        for each in rights("docs", release_namespace="scanners")
+        if each["kind"] == "Role" and each["metadata"]["namespace"] == "docs"
+    )
+    assert docs["rules"] == everywhere["rules"]
+
+
+def test_the_operator_is_told_where_its_lease_is() -> None:
+    args = container()["args"]
+    lease = ["--lease-name", "scannerjob-operator", "--lease-namespace", "default"]
+    assert args == ["operator", "--health-port", "8080", *lease]
+    roles = [each for each in rights(None) if each["kind"] == "Role"]
+    assert roles[0]["rules"][0]["resourceNames"] == ["scannerjob-operator"]
+
+
+def test_without_leader_election_there_is_no_lease_and_one_operator_ends_before_the_next() -> None:
+    values: dict[str, Any] = {"leaderElection": {"enabled": False}, "replicas": 1}
+    assert container(values)["args"] == [
+        "operator",
+        "--health-port",
+        "8080",
+        "--no-leader-election",
+    ]
+    assert deployment(values)["strategy"] == {"type": "Recreate"}
+    assert deployment({**values, "replicas": 2})["strategy"] == {"type": "RollingUpdate"}
+    assert deployment({"replicas": 1})["strategy"] == {"type": "RollingUpdate"}
+    assert "Role" not in kinds(template(values))
+
+
+def test_probes_ask_the_port_that_the_operator_is_given() -> None:
+    found = container()
+    port = found["ports"][0]["containerPort"]
+    assert found["args"][found["args"].index("--health-port") + 1] == str(port)
+    assert found["livenessProbe"]["httpGet"] == {"path": "/healthz", "port": "health"}
+    assert found["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": "health"}
+
+
+def test_the_operator_cannot_write_to_its_image_and_has_time_to_stop() -> None:
+    assert container()["securityContext"]["readOnlyRootFilesystem"] is True
+    assert deployment()["template"]["spec"]["terminationGracePeriodSeconds"] == 60
+
+
+def test_the_image_is_the_charts_version_unless_a_tag_or_a_digest_is_given() -> None:
+    digest = "sha256:" + "a" * 64
+    assert container()["image"] == f"scannerjob-operator:{chart()['appVersion']}"
+    assert container({"image": {"tag": "next"}})["image"] == "scannerjob-operator:next"
+    both = {"image": {"tag": "next", "digest": digest}}
+    assert container(both)["image"] == f"scannerjob-operator@{digest}"
+
+
+def test_a_label_of_ones_own_cannot_hide_the_pods_from_the_deployment() -> None:
+    spec = deployment({"podLabels": {"app.kubernetes.io/name": "mine", "team": "docs"}})
+    labels = spec["template"]["metadata"]["labels"]
+    assert labels.items() >= {**spec["selector"]["matchLabels"], "team": "docs"}.items()
+
+
+def chart() -> dict[str, Any]:
+    return dict(yaml.safe_load((CHART / "Chart.yaml").read_text()))
+
+
+def test_the_chart_is_of_the_programs_version() -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    assert chart()["appVersion"] == project["version"]
