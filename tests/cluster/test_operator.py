@@ -21,7 +21,7 @@ from tests.support.processes import Process
 from tests.support.waiting import eventually
 
 GROUP = "scannerjob.dev"
-# All that an operator needs for Celery targets, in the namespaces that it serves.
+# All that an operator needs for Celery targets, in the namespaces that it serves and its own.
 RIGHTS = [
     {
         "apiGroups": [GROUP],
@@ -30,6 +30,12 @@ RIGHTS = [
     },
     {"apiGroups": [GROUP], "resources": ["scannerjobs/status"], "verbs": ["update"]},
     {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]},
+    {"apiGroups": ["batch"], "resources": ["jobs"], "verbs": ["get", "list", "watch"]},
+    {
+        "apiGroups": ["coordination.k8s.io"],
+        "resources": ["leases"],
+        "verbs": ["get", "create", "update"],
+    },
 ]
 CAP = 5
 KILLS = 6

@@ -15,8 +15,9 @@ from typing import Any
 
 import kopf
 
+from scannerjob import apiserver
 from scannerjob.apiserver import RefusedError
-from scannerjob.controller.operator import Operator
+from scannerjob.controller.operator import Operator, close, require_crd
 from scannerjob.model.spec import API_GROUP, API_VERSION
 from scannerjob.ports import ConfigurationError, PortError, Ref, UnknownOutcomeError
 from scannerjob.targets.job import JOB_LABEL
@@ -45,6 +46,7 @@ def run(namespaces: Collection[str] = (), liveness_port: int | None = None) -> N
         clusterwide=not namespaces,
         namespaces=namespaces,
         liveness_endpoint=health,
+        memo=kopf.Memo(namespaces=namespaces),
     )
 
 
@@ -52,8 +54,11 @@ async def _check() -> None:
     """Find out what would keep it from starting, before kopf would log it with a traceback."""
     # Any other trouble may pass: `start` tries again.
     with suppress(UnknownOutcomeError, RefusedError):
-        operator = await Operator.open()
-        await operator.close()
+        api = await apiserver.connect()
+        try:
+            await require_crd(api)
+        finally:
+            await close(api)
 
 
 @kopf.on.startup()
@@ -61,12 +66,18 @@ async def start(settings: kopf.OperatorSettings, memo: kopf.Memo, **_: Any) -> N
     """Configure kopf, and begin."""
     configure(settings)
     try:
-        memo.operator = await Operator.open()
+        memo.operator = await Operator.open(_namespaces(settings, memo))
     except ConfigurationError as error:
         raise kopf.PermanentError(str(error)) from None
     except PortError as error:
         raise kopf.TemporaryError(str(error), delay=_RETRY_START) from None
     log.info("ready for ScannerJobs")
+
+
+def _namespaces(settings: kopf.OperatorSettings, memo: kopf.Memo) -> Collection[str] | None:
+    """Which ones are watched: kopf does not tell a handler more than whether it is all of them."""
+    everywhere: Collection[str] | None = () if settings.peering.clusterwide else None
+    return memo.get("namespaces", everywhere)
 
 
 def configure(settings: kopf.OperatorSettings) -> None:
@@ -79,6 +90,9 @@ def configure(settings: kopf.OperatorSettings) -> None:
     # The server ends a watch before the client gives it up for dead.
     settings.watching.server_timeout = 300
     settings.watching.client_timeout = 310
+    # An API server sends a bookmark about once a minute, if there is nothing else to send.
+    settings.watching.inactivity_timeout = 90
+    settings.watching.chunk_size = 500
     # Only what carries our label: a cluster may have many Jobs.
     settings.watching.label_selectors[_JOBS] = JOB_LABEL
     settings.background.cancellation_polling = 2
@@ -98,14 +112,16 @@ async def seen(
     Every write of a status comes back as an event. To look again for each would double the cycles,
     and an endless exchange between two operators would begin.
     """
-    ref = Ref(str(namespace), str(name))
     if event["type"] == "DELETED":
-        memo.operator.engine.forget(ref)
+        memo.operator.gone(event["object"])
         return
-    asked = (meta.get("generation"), dict(meta.annotations), meta.deletion_timestamp)
+    memo.operator.seen(event["object"])
+    # A hash: kubectl keeps the whole document in an annotation.
+    annotations = hash(frozenset(meta.annotations.items()))
+    asked = (meta.get("generation"), annotations, meta.deletion_timestamp)
     if memo.get("asked") != asked:
         memo.asked = asked
-        memo.operator.engine.wake(ref)
+        memo.operator.engine.wake(Ref(str(namespace), str(name)))
 
 
 @kopf.on.event(*_JOBS)
