@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.cluster.operators import Operators
 from tests.support.controlplane import ControlPlane
 
 CRDS = Path(__file__).parents[2] / "crds"
@@ -32,3 +34,11 @@ def cluster(control_plane: ControlPlane, _scannerjobs: ControlPlane) -> ControlP
 def namespace(cluster: ControlPlane) -> str:
     """A namespace of this test's own."""
     return cluster.create_namespace()
+
+
+@pytest.fixture
+def operators(cluster: ControlPlane, namespace: str, tmp_path: Path) -> Iterator[Operators]:
+    """Makes operators for this namespace, each a process with few rights."""
+    operators = Operators(cluster, namespace, tmp_path)
+    yield operators
+    operators.close()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from kubernetes.aio.client import ApiClient, CustomObjectsApi
@@ -12,6 +12,9 @@ from kubernetes.aio.client import ApiClient, CustomObjectsApi
 from scannerjob import apiserver
 from scannerjob.apiserver import TIMEOUT, RefusedError, asking
 from scannerjob.connect import SecretConnector
+from scannerjob.controller.elector import CALL_WITHIN, LEASE_SECONDS, Elector
+from scannerjob.controller.lease import LeaseStore, own_namespace
+from scannerjob.controller.options import Options
 from scannerjob.controller.resync import Resync
 from scannerjob.controller.secrets import KubernetesSecrets
 from scannerjob.controller.watched import WatchedStore
@@ -21,26 +24,32 @@ from scannerjob.ports import ConfigurationError, Ref
 from scannerjob.stores.kubernetes import KubernetesStore
 from scannerjob.targets.job import JobTargets
 
+# How long a stop waits for cycles under way before it gives the Lease back.
+_HAND_OVER_WITHIN = 2.0
+
 
 @dataclass(frozen=True)
 class Operator:
-    """One operator process; it is told what the watches see by kopf's handlers."""
+    """One operator process; it is told what the watches see by kopf's handlers.
+
+    Without an elector it always works.
+    """
 
     engine: Engine
     jobs: JobTargets
     resync: Resync
+    resync_runs: bool
+    elector: Elector | None
     _store: WatchedStore
     _api: ApiClient
     _connector: SecretConnector
-    _looking: asyncio.Task[None] | None
+    _background: list[asyncio.Task[None]] = field(default_factory=list)
 
     @classmethod
-    async def open(cls, namespaces: Collection[str] | None = ()) -> Operator:
+    async def open(cls, options: Options) -> Operator:
         """Connect to the API server, and begin.
 
-        `namespaces` are those that are watched; none means all, and None that it is not known: then
-        a lost watch is not looked for. Raises ConfigurationError if the API server knows no
-        ScannerJobs.
+        Raises ConfigurationError if it knows no ScannerJobs.
         """
         api = await apiserver.connect()
         try:
@@ -52,15 +61,18 @@ class Operator:
         store = WatchedStore(KubernetesStore(api))
         connector = SecretConnector(KubernetesSecrets(api), in_cluster=True, jobs=jobs)
         engine = Engine(store, connector)
-        resync = Resync(api, store, engine.wake, namespaces or ())
-        looking = None if namespaces is None else asyncio.create_task(resync.run())
-        return cls(engine, jobs, resync, store, api, connector, looking)
+        resync = Resync(api, store, engine.wake, options.namespaces or ())
+        elector = _elector(api, engine, options) if options.leader_election else None
+        # Where it is not known which namespaces are watched, a lost watch cannot be told.
+        known = options.namespaces is not None
+        operator = cls(engine, jobs, resync, known, elector, store, api, connector)
+        operator._begin()
+        return operator
 
     def seen(self, document: Mapping[str, Any]) -> None:
         """The watch has shown this ScannerJob."""
-        metadata = document["metadata"]
         self._store.seen(document)
-        self.resync.shown(_ref(document), metadata["resourceVersion"])
+        self.resync.shown(_ref(document), document["metadata"]["resourceVersion"])
 
     def gone(self, document: Mapping[str, Any]) -> None:
         """The watch has shown that this ScannerJob was deleted."""
@@ -68,13 +80,40 @@ class Operator:
         self.resync.gone(_ref(document))
         self.engine.forget(_ref(document))
 
+    def has_seen_all(self) -> bool:
+        """Whether the watch has shown all there is, as far as that can be known."""
+        return self.resync.complete() or not self.resync_runs
+
     async def close(self) -> None:
-        """Stop launching, write down what is known of what was launched, and close everything."""
-        if self._looking:
-            self._looking.cancel()
-        await self.engine.close()
+        """Stop launching, write down what is known of what was launched, and close everything.
+
+        Most cycles under way end within a moment, and then whoever takes over finds no claim in
+        doubt. One that hangs does not keep the Lease from them: a cycle that ends late has its
+        compare-and-swap, as any other.
+        """
+        closing = asyncio.create_task(self.engine.close())
+        await asyncio.wait([closing], timeout=_HAND_OVER_WITHIN)
+        for task in self._background:
+            task.cancel()
+        if self.elector:
+            await self.elector.release()
+        await closing
         await self._connector.close()
         await close(self._api)
+
+    def _begin(self) -> None:
+        runs = [self.resync.run()] if self.resync_runs else []
+        if self.elector:
+            self.engine.pause()
+            self.engine.may_begin = self.elector.leading
+            runs.append(self.elector.run())
+        self._background.extend(asyncio.create_task(each) for each in runs)
+
+
+def _elector(api: ApiClient, engine: Engine, options: Options) -> Elector:
+    name = Ref(options.lease_namespace or own_namespace(), options.lease_name)
+    lease = LeaseStore(api, name, CALL_WITHIN, LEASE_SECONDS)
+    return Elector(lease, engine.resume, engine.pause)
 
 
 def _ref(document: Mapping[str, Any]) -> Ref:

@@ -1,0 +1,70 @@
+"""Operators of a test: processes of their own, under the rights that they are installed with."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from tests.support.controlplane import ControlPlane, Rule
+from tests.support.processes import Process
+from tests.support.waiting import eventually
+
+RIGHTS: list[Rule] = [
+    {
+        "apiGroups": ["scannerjob.dev"],
+        "resources": ["scannerjobs"],
+        "verbs": ["get", "list", "watch", "patch"],
+    },
+    {"apiGroups": ["scannerjob.dev"], "resources": ["scannerjobs/status"], "verbs": ["update"]},
+    {"apiGroups": ["scannerjob.dev"], "resources": ["scannerjobs/finalizers"], "verbs": ["update"]},
+    {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]},
+    {
+        "apiGroups": ["batch"],
+        "resources": ["jobs"],
+        "verbs": ["get", "list", "watch", "create", "patch", "delete"],
+    },
+    {"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]},
+    {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"]},
+    {
+        "apiGroups": ["coordination.k8s.io"],
+        "resources": ["leases"],
+        "verbs": ["create", "get", "update"],
+    },
+]
+
+
+class Operators:
+    """Makes operators for one namespace."""
+
+    def __init__(self, plane: ControlPlane, namespace: str, folder: Path) -> None:
+        self._namespace = namespace
+        self._folder = folder
+        self.kubeconfig = plane.service_account("operator", RIGHTS, namespace=namespace)
+        self.made: list[Process] = []
+
+    def start(self, *options: str, kubeconfig: Path | None = None) -> Process:
+        """Start one more, with these options."""
+        command = [sys.executable, "-m", "scannerjob", "operator", "--namespace", self._namespace]
+        env = {
+            **os.environ,
+            "KUBECONFIG": str(kubeconfig or self.kubeconfig),
+            "PYTHONPATH": "operator",
+        }
+        log = self._folder / f"operator-{len(self.made)}.log"
+        self.made.append(Process([*command, *options], log=log, env=env))
+        return self.made[-1].start()
+
+    def close(self) -> None:
+        for process in self.made:
+            process.kill()
+
+
+def wait_ready(operator: Process, starts: int = 1) -> None:
+    """Return when it has been ready for so many times."""
+
+    def ready() -> bool:
+        assert operator.running, operator.log()
+        return operator.log().count("ready for ScannerJobs") >= starts
+
+    eventually(ready, message="the operator is ready")
