@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 _EVERY = 60.0
 # What the watch has not shown after this long, it will not: the engine is told in its place.
 _PATIENCE = 30.0
+_AFTER_FAILURE = 10.0
 _CHUNK = 500
 # Names and versions alone: specs and ledgers may be large.
 _METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
@@ -54,6 +55,7 @@ class Resync:
         # What the watch is behind with: the version it has yet to show, and since when.
         self._behind: dict[Ref, tuple[str, float]] = {}
         self._listed_at: float | None = None
+        self._trouble = ""
 
     def shown(self, ref: Ref, version: str) -> None:
         """The watch has shown this version."""
@@ -82,20 +84,30 @@ class Resync:
 
     async def run(self) -> None:
         """Look for ever."""
-        trouble = ""
         while True:
-            try:
-                await self.look()
-                trouble = ""
-            except PortError as error:
-                # The watch has the same trouble: what it is behind with says nothing about it.
-                self._behind.clear()
-                if str(error) != trouble:
-                    trouble = str(error)
-                    log.warning("%s; it is tried again every %.0f s", trouble, _EVERY)
+            if not await self._try_to_look():
+                await asyncio.sleep(_AFTER_FAILURE)
+                continue
             await asyncio.sleep(_PATIENCE)
             self._tell()
             await asyncio.sleep(_EVERY - _PATIENCE)
+
+    async def _try_to_look(self) -> bool:
+        try:
+            await self.look()
+        except PortError as error:
+            # The watch has the same trouble: what it is behind with says nothing about it.
+            self._behind.clear()
+            self._note(str(error))
+            return False
+        self._note("")
+        return True
+
+    def _note(self, trouble: str) -> None:
+        """Logged when it changes, not each time."""
+        if trouble and trouble != self._trouble:
+            log.warning("%s; next try in %.0f s", trouble, _AFTER_FAILURE)
+        self._trouble = trouble
 
     async def look(self) -> None:
         """Compare once. Raises PortError where the API server could not be asked."""
@@ -124,10 +136,11 @@ class Resync:
         self._wake(ref)
 
     def _tell(self) -> None:
+        if self._behind:
+            some = ", ".join(map(str, list(self._behind)[:3]))
+            count = len(self._behind)
+            log.warning("the watch does not show %d ScannerJobs as they are: %s", count, some)
         for ref in self._behind:
-            log.warning(
-                "%s: the watch does not show it as it is; it is looked at all the same", ref
-            )
             self._store.doubt(ref)
             self._wake(ref)
 
