@@ -40,20 +40,16 @@ class Engine:
     ScannerJob that waits, for a database that hangs for instance, delays no other: after a second
     its worker goes on to the next.
 
-    `may_begin` is asked before each cycle; while it says no, the engine is paused.
+    `may_begin` is asked before each cycle: where it says no, the engine pauses itself.
     """
 
     def __init__(
-        self,
-        store: LedgerStore,
-        connector: Connector,
-        clock: Clock | None = None,
-        may_begin: Callable[[], bool] = _always,
+        self, store: LedgerStore, connector: Connector, clock: Clock | None = None
     ) -> None:
+        self.may_begin: Callable[[], bool] = _always
         self._store = store
         self._connector = connector
         self._clock = clock or SystemClock()
-        self._may_begin = may_begin
         self._queue: WorkQueue[Ref] = WorkQueue()
         # What they remember is worth keeping between two cycles, and nothing more.
         self._scanners: dict[Ref, Scanner] = {}
@@ -115,7 +111,7 @@ class Engine:
     async def _work(self) -> None:
         while True:
             ref = await self._queue.get()
-            if self._may_begin():
+            if self.may_begin():
                 await asyncio.wait([self._start(ref)], timeout=_LET_GO_AFTER)
             else:
                 self._queue.add(ref)

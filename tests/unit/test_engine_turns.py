@@ -199,7 +199,7 @@ def test_nothing_begins_once_it_may_not_whenever_that_is_noticed(
 ) -> None:
     async def play(engine: Engine, cycles: Cycles) -> None:
         until = now() + 45
-        engine._may_begin = lambda: now() < until
+        engine.may_begin = lambda: now() < until
         for number in range(100):
             engine.wake(ref(number))
         await asyncio.sleep(5)

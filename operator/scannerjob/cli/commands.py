@@ -85,9 +85,19 @@ def operator(
         list[str] | None,
         typer.Option(help="A namespace to watch; repeatable. Without it: all namespaces."),
     ] = None,
-    liveness_port: Annotated[
+    health_port: Annotated[
         int | None,
-        typer.Option(min=1, max=65535, help="Serve GET /healthz there, for a liveness probe."),
+        typer.Option(min=1, max=65535, help="Serve GET /healthz and /readyz there, for probes."),
+    ] = None,
+    leader_election: Annotated[
+        bool, typer.Option(help="Let one of several replicas work, the one that holds the Lease.")
+    ] = True,
+    lease_name: Annotated[
+        str, typer.Option(help="The Lease; replicas with the same one are one operator.")
+    ] = "scannerjob-operator",
+    lease_namespace: Annotated[
+        str | None,
+        typer.Option(help="Where the Lease is; by default, the namespace this runs in."),
     ] = None,
 ) -> None:
     """Run as a Kubernetes operator, with the rights of the current context or service account."""
@@ -95,7 +105,15 @@ def operator(
     from scannerjob.logs import set_up_logging
 
     set_up_logging()
-    controller.run(namespace or [], liveness_port=liveness_port)
+    controller.run(
+        controller.Options(
+            namespaces=namespace or (),
+            health_port=health_port,
+            leader_election=leader_election,
+            lease_name=lease_name,
+            lease_namespace=lease_namespace,
+        )
+    )
 
 
 @app.command()

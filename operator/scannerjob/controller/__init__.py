@@ -3,6 +3,7 @@
 `scannerjob operator` and `kopf run -m scannerjob.controller` start the same.
 """
 
-from scannerjob.controller.handlers import run
+from scannerjob.controller.options import Options
+from scannerjob.controller.process import run
 
-__all__ = ["run"]
+__all__ = ["Options", "run"]

@@ -2,51 +2,126 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from kubernetes.aio.client import ApiClient, CustomObjectsApi
 
 from scannerjob import apiserver
 from scannerjob.apiserver import TIMEOUT, RefusedError, asking
 from scannerjob.connect import SecretConnector
+from scannerjob.controller.elector import CALL_WITHIN, LEASE_SECONDS, Elector
+from scannerjob.controller.lease import LeaseStore, own_namespace
+from scannerjob.controller.options import Options
+from scannerjob.controller.resync import Resync
 from scannerjob.controller.secrets import KubernetesSecrets
+from scannerjob.controller.watched import WatchedStore
 from scannerjob.engine import Engine
 from scannerjob.model.spec import API_GROUP, API_VERSION
-from scannerjob.ports import ConfigurationError
+from scannerjob.ports import ConfigurationError, Ref
 from scannerjob.stores.kubernetes import KubernetesStore
 from scannerjob.targets.job import JobTargets
+
+# How long a stop waits for cycles under way before it gives the Lease back.
+_HAND_OVER_WITHIN = 2.0
 
 
 @dataclass(frozen=True)
 class Operator:
-    """One operator process; engine and jobs are told what the watches see by kopf's handlers."""
+    """One operator process; it is told what the watches see by kopf's handlers.
+
+    Without an elector it always works.
+    """
 
     engine: Engine
     jobs: JobTargets
+    resync: Resync
+    resync_runs: bool
+    elector: Elector | None
+    _store: WatchedStore
     _api: ApiClient
     _connector: SecretConnector
+    _background: list[asyncio.Task[None]] = field(default_factory=list)
 
     @classmethod
-    async def open(cls) -> Operator:
-        """Connect to the API server. Raises ConfigurationError if it knows no ScannerJobs."""
+    async def open(cls, options: Options) -> Operator:
+        """Connect to the API server, and begin.
+
+        Raises ConfigurationError if it knows no ScannerJobs.
+        """
         api = await apiserver.connect()
         try:
-            await _require_crd(api)
+            await require_crd(api)
         except BaseException:
-            await _close(api)
+            await close(api)
             raise
         jobs = JobTargets(api)
+        store = WatchedStore(KubernetesStore(api))
         connector = SecretConnector(KubernetesSecrets(api), in_cluster=True, jobs=jobs)
-        return cls(Engine(KubernetesStore(api), connector), jobs, api, connector)
+        engine = Engine(store, connector)
+        resync = Resync(api, store, engine.wake, options.namespaces or ())
+        elector = _elector(api, engine, options) if options.leader_election else None
+        # Where it is not known which namespaces are watched, a lost watch cannot be told.
+        known = options.namespaces is not None
+        operator = cls(engine, jobs, resync, known, elector, store, api, connector)
+        operator._begin()
+        return operator
+
+    def seen(self, document: Mapping[str, Any]) -> None:
+        """The watch has shown this ScannerJob."""
+        self._store.seen(document)
+        self.resync.shown(_ref(document), document["metadata"]["resourceVersion"])
+
+    def gone(self, document: Mapping[str, Any]) -> None:
+        """The watch has shown that this ScannerJob was deleted."""
+        self._store.gone(document)
+        self.resync.gone(_ref(document))
+        self.engine.forget(_ref(document))
+
+    def has_seen_all(self) -> bool:
+        """Whether the watch has shown all there is, as far as that can be known."""
+        return self.resync.complete() or not self.resync_runs
 
     async def close(self) -> None:
-        """Stop launching, write down what is known of what was launched, and close everything."""
-        await self.engine.close()
+        """Stop launching, write down what is known of what was launched, and close everything.
+
+        Most cycles under way end within a moment, and then whoever takes over finds no claim in
+        doubt. One that hangs does not keep the Lease from them: a cycle that ends late has its
+        compare-and-swap, as any other.
+        """
+        closing = asyncio.create_task(self.engine.close())
+        await asyncio.wait([closing], timeout=_HAND_OVER_WITHIN)
+        for task in self._background:
+            task.cancel()
+        if self.elector:
+            await self.elector.release()
+        await closing
         await self._connector.close()
-        await _close(self._api)
+        await close(self._api)
+
+    def _begin(self) -> None:
+        runs = [self.resync.run()] if self.resync_runs else []
+        if self.elector:
+            self.engine.pause()
+            self.engine.may_begin = self.elector.leading
+            runs.append(self.elector.run())
+        self._background.extend(asyncio.create_task(each) for each in runs)
 
 
-async def _require_crd(api: ApiClient) -> None:
+def _elector(api: ApiClient, engine: Engine, options: Options) -> Elector:
+    name = Ref(options.lease_namespace or own_namespace(), options.lease_name)
+    lease = LeaseStore(api, name, CALL_WITHIN, LEASE_SECONDS)
+    return Elector(lease, engine.resume, engine.pause)
+
+
+def _ref(document: Mapping[str, Any]) -> Ref:
+    metadata = document["metadata"]
+    return Ref(metadata["namespace"], metadata["name"])
+
+
+async def require_crd(api: ApiClient) -> None:
     """Raises ConfigurationError without the CRD, where kopf would only warn and wait for ever."""
     version = API_VERSION.removeprefix(f"{API_GROUP}/")
     try:
@@ -61,5 +136,6 @@ async def _require_crd(api: ApiClient) -> None:
         raise ConfigurationError("NoCRD", message) from None
 
 
-async def _close(api: ApiClient) -> None:
+async def close(api: ApiClient) -> None:
+    """Close a client's connections."""
     await api.close()  # type: ignore[no-untyped-call]

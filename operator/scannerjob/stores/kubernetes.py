@@ -43,7 +43,7 @@ class KubernetesStore:
             if error.status == 404:
                 return None
             raise
-        return _snapshot(found)
+        return snapshot_of(found)
 
     async def write(self, snapshot: Snapshot, status: Mapping[str, Any]) -> Snapshot:
         """See LedgerStore."""
@@ -57,14 +57,14 @@ class KubernetesStore:
             written = await self._objects.replace_namespaced_custom_object_status(
                 **self._to(snapshot.ref), body=body
             )
-        return _snapshot(written)
+        return snapshot_of(written)
 
     async def mark(self, snapshot: Snapshot) -> Snapshot:
         """See LedgerStore. The mark names its object: on a copy of another name it is void."""
         mark = {_LEDGER: str(snapshot.ref)}
         with _swapping(f"annotate {KIND} {snapshot.ref}"):
             marked = await self._annotate(snapshot.ref, mark, _metadata(snapshot))
-        return _snapshot(marked)
+        return snapshot_of(marked)
 
     async def request(self, ref: Ref, name: str, nonce: str) -> None:
         """Ask the operator for something, by the annotation `scannerjob.dev/requested-NAME`."""
@@ -112,7 +112,8 @@ def _metadata(snapshot: Snapshot) -> dict[str, Any]:
     }
 
 
-def _snapshot(found: object) -> Snapshot:
+def snapshot_of(found: object) -> Snapshot:
+    """What is kept of a ScannerJob's document, as the API server gives it."""
     document = cast(Mapping[str, Any], found)
     metadata = document["metadata"]
     annotations = metadata.get("annotations") or {}
