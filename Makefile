@@ -32,7 +32,7 @@ test-unit: $(DEV) ## Run the tests that need no server (under a minute)
 test-services: servers ## Run the tests on real databases and brokers
 	@$(BIN)/pytest $(wildcard tests/services tests/conformance)
 
-test-cluster: servers control-plane ## Run the tests on a real Kubernetes control plane
+test-cluster: servers control-plane helm ## Run the tests on a real Kubernetes control plane
 	@$(BIN)/pytest $(wildcard tests/cluster)
 
 test-chart: control-plane helm ## Install, upgrade and remove the Helm chart on a real control plane
@@ -49,7 +49,7 @@ format: $(DEV) ## Format the code and repair what can be repaired
 	@$(BIN)/ruff format $(LINTED)
 	@$(BIN)/ruff check --fix $(LINTED)
 
-bench: servers ## Measure speed and memory, with the naive way beside each figure
+bench: servers control-plane helm ## Measure speed and memory, with the naive way beside each figure
 	@$(BIN)/python -m benchmarks
 
 clean: ## Remove what was installed and cached here (not what was built into ~/.cache)

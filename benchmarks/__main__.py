@@ -5,13 +5,17 @@ from collections.abc import Callable
 
 from rich.console import Console
 
-from benchmarks import idle, poll, publish
+from benchmarks import idle, jobs, poll, publish, scale
 from benchmarks.table import Table
 
 BENCHMARKS: dict[str, Callable[[], Table]] = {
     "poll": poll.run,
     "publish": publish.run,
     "idle": idle.run,
+    "refill": jobs.refill,
+    "burst": jobs.burst,
+    "status": jobs.status,
+    "scale": scale.run,
 }
 
 

@@ -11,12 +11,11 @@ from contextlib import contextmanager
 from itertools import count
 from typing import Any
 
-from tests.support.helm import operator_account
-
 from benchmarks.cluster import cluster, job, middle
 from benchmarks.cluster import operator as make_operator
 from benchmarks.table import Table, percentile
 from tests.cluster.jobs import JobWorkload
+from tests.cluster.operators import operator_account
 from tests.support.api import Api
 from tests.support.controlplane import ControlPlane
 from tests.support.pods import Fate
@@ -187,13 +186,9 @@ def _scan(
         process = make_operator(plane, work.namespace, operator_account(plane, work.namespace))
         with process:
             work.apply(concurrency=cap, interval="30s")
-            done = (
-                (lambda: work.jobs.ended(rows))
-                if wait_for_end
-                else (lambda: len(work.jobs.jobs) == rows)
-            )
-            eventually(done, timeout=300, interval=0.5)
-        return work.jobs.created_at, work.jobs.ended_at, cap
+            wanted = rows if wait_for_end else 0
+            eventually(lambda: _has(work, rows, wanted), timeout=300, interval=0.5)
+        return *_times(work), cap
 
 
 def _poll_loop(
@@ -203,12 +198,23 @@ def _poll_loop(
     with _workload(plane, postgres, SECONDS) as work:
         work.insert(ROWS)
         create, numbers = _creator(work), count()
-        while not work.jobs.ended(ROWS):
+        while not _has(work, ROWS, ended=ROWS):
             free = min(CAP - len(work.jobs.unfinished), ROWS - len(work.jobs.jobs))
             for _ in range(free):
                 create(next(numbers))
             time.sleep(1)
-        return work.jobs.created_at, work.jobs.ended_at, CAP
+        return *_times(work), CAP
+
+
+def _has(work: JobWorkload, created: int, ended: int) -> bool:
+    jobs = list(work.jobs.jobs.values())
+    return len(jobs) >= created and sum(job.ended for job in jobs) >= ended
+
+
+def _times(work: JobWorkload) -> tuple[list[float], list[float]]:
+    """When Jobs were created, and when they ended."""
+    jobs = work.jobs.jobs.values()
+    return [job.created_at for job in jobs], [job.ended_at for job in jobs if job.ended_at]
 
 
 def _creator(work: JobWorkload) -> Callable[[int], object]:

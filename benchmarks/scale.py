@@ -16,10 +16,10 @@ from itertools import pairwise
 import psutil
 import psycopg
 from kubernetes import client
-from tests.support.helm import operator_account
 
 from benchmarks.cluster import admin, cluster, create_scannerjobs, database, job, operator, secret
 from benchmarks.table import Table, percentile
+from tests.cluster.operators import operator_account
 from tests.support.processes import Process
 from tests.support.servers import PostgresServer
 
@@ -101,7 +101,7 @@ def _measure(count: int, *, beside_hung: bool) -> Measured:
             seen.connections = _connections(postgres, url)
             if beside_hung:
                 _beside_hung(api, namespace, postgres, process, seen)
-        api.close()
+        api.close()  # type: ignore[no-untyped-call]  # the client has no types there
     return seen
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -33,13 +34,18 @@ _ENDS = ("Complete", "Failed")
 
 @dataclass
 class SeenJob:
-    """A Job object, as the watch showed it."""
+    """A Job object, and when the watch showed its creation and its end (time.time())."""
 
     name: str
     launch: str
     key: str
-    ended: bool = False
+    created_at: float
+    ended_at: float | None = None
     deleted: bool = False
+
+    @property
+    def ended(self) -> bool:
+        return self.ended_at is not None
 
 
 class JobWatch:
@@ -92,10 +98,12 @@ class JobWatch:
     def _note(self, kind: str, job: dict[str, Any]) -> None:
         metadata = job["metadata"]
         labels, annotations = metadata.get("labels") or {}, metadata.get("annotations") or {}
-        new = SeenJob(metadata["name"], labels.get(LAUNCH, ""), annotations.get(KEY, ""))
+        now = time.time()
+        new = SeenJob(metadata["name"], labels.get(LAUNCH, ""), annotations.get(KEY, ""), now)
         seen = self.jobs.setdefault(metadata["uid"], new)
         conditions = job.get("status", {}).get("conditions") or ()
-        seen.ended |= any(each["type"] in _ENDS and each["status"] == "True" for each in conditions)
+        if any(each["type"] in _ENDS and each["status"] == "True" for each in conditions):
+            seen.ended_at = seen.ended_at or now
         seen.deleted |= kind == "DELETED"
         self.peak = max(self.peak, len(self.unfinished))
 

@@ -6,32 +6,16 @@ import os
 import sys
 from pathlib import Path
 
-from tests.support.controlplane import ControlPlane, Rule
+from tests.support.controlplane import ControlPlane
+from tests.support.helm import RELEASE, rights
 from tests.support.processes import Process
 from tests.support.waiting import eventually
 
-RIGHTS: list[Rule] = [
-    {
-        "apiGroups": ["scannerjob.dev"],
-        "resources": ["scannerjobs"],
-        "verbs": ["get", "list", "watch", "patch"],
-    },
-    {"apiGroups": ["scannerjob.dev"], "resources": ["scannerjobs/status"], "verbs": ["update"]},
-    {"apiGroups": ["scannerjob.dev"], "resources": ["scannerjobs/finalizers"], "verbs": ["update"]},
-    {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]},
-    {
-        "apiGroups": ["batch"],
-        "resources": ["jobs"],
-        "verbs": ["get", "list", "watch", "create", "patch", "delete"],
-    },
-    {"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]},
-    {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"]},
-    {
-        "apiGroups": ["coordination.k8s.io"],
-        "resources": ["leases"],
-        "verbs": ["create", "get", "update"],
-    },
-]
+
+def operator_account(plane: ControlPlane, namespace: str) -> Path:
+    """A kubeconfig for the service account and the rights that the chart makes for a namespace."""
+    plane.apply(*rights(namespace))
+    return plane.kubeconfig_for(RELEASE, namespace=namespace)
 
 
 class Operators:
@@ -40,7 +24,7 @@ class Operators:
     def __init__(self, plane: ControlPlane, namespace: str, folder: Path) -> None:
         self._namespace = namespace
         self._folder = folder
-        self.kubeconfig = plane.service_account("operator", RIGHTS, namespace=namespace)
+        self.kubeconfig = operator_account(plane, namespace)
         self.made: list[Process] = []
 
     def start(self, *options: str, kubeconfig: Path | None = None) -> Process:
