@@ -80,11 +80,6 @@ class Engine:
             self._queue.resume()
 
     @property
-    def idle(self) -> bool:
-        """Whether no cycle is under way."""
-        return not self._under_way
-
-    @property
     def overdue(self) -> float:
         """For how many seconds the ScannerJob that comes next has been due; 0 while paused."""
         return self._queue.overdue()

@@ -188,6 +188,8 @@ def test_a_frozen_kubelet_reports_what_happened_once_it_thaws(
     control_plane.apply(job(place, "later"))
     kubelet.end("work")
     eventually(lambda: done == ["work"])
+    with kubelet.pod("work").lock:  # so that what it does after the work is over
+        assert kubelet.pod("work").reported == "Running"
     assert control_plane.get("-n", place, "job", "work")["status"]["active"] == 1
     kubelet.thaw()
     wait_for(control_plane, place, "Complete")

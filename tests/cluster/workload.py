@@ -49,7 +49,8 @@ class Published:
 
     def __init__(self, url: str) -> None:
         self.times: dict[str, float] = {}
-        self._client = redis.Redis.from_url(url)
+        # Without a deadline: a Redis that is asked nothing has nothing to show.
+        self._client = redis.Redis.from_url(url, socket_timeout=None)
         self._monitor = self._client.monitor()  # type: ignore[no-untyped-call]
         self._monitor.__enter__()
         self._thread = threading.Thread(target=self._watch, daemon=True)

@@ -19,6 +19,11 @@ class ApiError(RuntimeError):
         super().__init__(f"{method} {path}: {status}: {answer}")
         self.status = status
 
+    @property
+    def passing(self) -> bool:
+        """Whether the same request may succeed later."""
+        return self.status == 429 or self.status >= 500
+
 
 class Api:
     """The API server of a kubeconfig with a token. It may be used by several threads."""

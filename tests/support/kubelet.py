@@ -6,7 +6,6 @@ are a function of the test, called when one has done its work.
 """
 
 import contextlib
-import heapq
 import itertools
 import math
 import secrets
@@ -19,6 +18,7 @@ from typing import Self
 
 import urllib3
 
+from tests.support.agenda import Agenda
 from tests.support.api import Api, ApiError, Watch
 from tests.support.pods import (
     SUCCEEDED,
@@ -66,9 +66,7 @@ class Kubelet:
         self._namespaces = frozenset(namespaces)
         self._api = Api(kubeconfig, connections=threads + 2)
         self._pods: dict[str, Pod] = {}
-        self._agenda: list[tuple[float, int, Pod]] = []
-        self._order = itertools.count()
-        self._changed = threading.Condition()
+        self._agenda: Agenda[Pod] = Agenda()
         self._awake = threading.Event()
         self._awake.set()
         self._stopped = threading.Event()
@@ -82,6 +80,7 @@ class Kubelet:
         """Start it, or its machine again: what ran when that was stopped is reported as failed."""
         self._register()
         self._stopped.clear()
+        self._agenda.reopen()
         self._threads = [threading.Thread(target=loop, daemon=True) for loop in self._loops]
         for thread in self._threads:
             thread.start()
@@ -91,8 +90,7 @@ class Kubelet:
     def stop(self) -> None:
         """Its machine loses power: all programs end at once, and nobody is told."""
         self._stopped.set()
-        with self._changed:
-            self._changed.notify_all()
+        self._agenda.close()
         self._awake.set()
         if self._watch is not None:
             self._watch.close()
@@ -120,7 +118,7 @@ class Kubelet:
             pod.fate = Fate(seconds=0, end=end)
             if pod.ended is not None:
                 pod.end = end
-        self._schedule(pod, 0)
+        self._agenda.add(pod)
 
     # What a test learns from it.
 
@@ -237,10 +235,10 @@ class Kubelet:
             pod = Pod(manifest, Fate())
             pod.fate = self.fate(pod)
             self._pods[pod.uid] = pod
-            self._schedule(pod, 0)
+            self._agenda.add(pod)
         if (gone or "deletionTimestamp" in metadata) and pod.deleted is None:
             pod.deleted = time.time()
-            self._schedule(pod, 0)
+            self._agenda.add(pod)
 
     def _is_mine(self, manifest: Json) -> bool:
         if self._namespaces and manifest["metadata"]["namespace"] not in self._namespaces:
@@ -252,20 +250,20 @@ class Kubelet:
     # Acting upon them.
 
     def _act(self) -> None:
-        while (pod := self._next()) is not None:
+        while (pod := self._agenda.next()) is not None:
             try:
                 with pod.lock:
                     self._bring_up_to_date(pod)
             except (ApiError, urllib3.exceptions.HTTPError) as error:
-                if isinstance(error, ApiError) and error.status < 500:
+                if isinstance(error, ApiError) and not error.passing:
                     raise
-                self._schedule(pod, time.time() + _RETRY)
+                self._agenda.add(pod, time.time() + _RETRY)
             else:
                 if pod.due < math.inf:
-                    self._schedule(pod, pod.due)
+                    self._agenda.add(pod, pod.due)
 
     def _bring_up_to_date(self, pod: Pod) -> None:
-        # A frozen kubelet starts and reports nothing; the programs it started are not its threads.
+        # A frozen kubelet starts and reports nothing, but what it started goes on.
         if pod.started is None and pod.fate.starts and pod.deleted is None and self._awake.is_set():
             self._start(pod)
         if pod.running and time.time() >= pod.due:
@@ -334,26 +332,9 @@ class Kubelet:
             self._api.delete(_path(pod), options)
         pod.reported = "Gone"
 
-    # The agenda.
-
-    def _schedule(self, pod: Pod, due: float) -> None:
-        with self._changed:
-            heapq.heappush(self._agenda, (due, next(self._order), pod))
-            self._changed.notify()
-
     def _look_at_all(self) -> None:
         for pod in self.pods():
-            self._schedule(pod, 0)
-
-    def _next(self) -> Pod | None:
-        """The next pod that something is due of; None when the kubelet is stopped."""
-        with self._changed:
-            while not self._stopped.is_set():
-                wait = self._agenda[0][0] - time.time() if self._agenda else None
-                if wait is not None and wait <= 0:
-                    return heapq.heappop(self._agenda)[2]
-                self._changed.wait(wait)
-            return None
+            self._agenda.add(pod)
 
 
 @contextlib.contextmanager

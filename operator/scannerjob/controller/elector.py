@@ -95,11 +95,11 @@ class Elector:
         try:
             async with asyncio.timeout(min(CALL_WITHIN, left)):
                 await self._attempt()
-            self._note("")
+            self._well()
         except ConflictError:
             pass  # somebody else was quicker: the next look shows who
         except (PortError, TimeoutError) as error:
-            self._note(_told(error))
+            self._note(error)
         self._attempted_at = self._clock()
         return self.leading() and self._mine is not None
 
@@ -143,15 +143,18 @@ class Elector:
             self._leader = holder
             log.info("standing by: %s leads", holder)
 
-    def _note(self, trouble: str) -> None:
+    def _note(self, error: PortError | TimeoutError) -> None:
         """Logged when it changes, not with every attempt."""
+        trouble = error.reason if isinstance(error, PortError) else "APIServerUnreachable"
         if trouble != self._trouble:
             self._trouble = trouble
-            if trouble:
-                log.warning("%s; it is tried again all the time", trouble)
-            else:
-                log.info("the Lease %s can be had again", self._leases.name)
+            log.warning("%s; it is tried again all the time", _told(error))
+
+    def _well(self) -> None:
+        if self._trouble:
+            self._trouble = ""
+            log.info("the Lease %s can be had again", self._leases.name)
 
 
 def _told(error: Exception) -> str:
-    return str(error) or f"no answer within {CALL_WITHIN:g} s"
+    return str(error) or f"no answer from the API server within {CALL_WITHIN:g} s"

@@ -1,0 +1,77 @@
+"""How kopf is set up, and where the Lease is."""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+from typing import Any, cast
+
+import kopf
+import pytest
+import yaml
+
+from scannerjob.controller import lease
+from scannerjob.controller.handlers import configure
+from scannerjob.controller.lease import own_namespace
+
+
+def configured() -> kopf.OperatorSettings:
+    settings = kopf.OperatorSettings()
+    configure(settings)
+    return settings
+
+
+def test_kopf_never_gives_up_on_the_api_server() -> None:
+    delays = list(islice(cast(Any, configured().networking.error_backoffs), 1000))
+    assert len(delays) == 1000
+    assert all(1 <= delay <= 10 for delay in delays)
+    # kopf counts its tries where it can, and begins anew with each request.
+    assert not hasattr(configured().networking.error_backoffs, "__len__")
+    backoffs = configured().networking.error_backoffs
+    assert list(islice(cast(Any, backoffs), 3)) == list(islice(cast(Any, backoffs), 3))
+
+
+def test_kopf_writes_nothing_and_notices_a_silent_watch() -> None:
+    settings = configured()
+    assert settings.peering.standalone
+    assert not settings.posting.enabled
+    assert 60 < settings.watching.inactivity_timeout <= 90
+
+
+def kubeconfig(folder: Path, **context: str) -> Path:
+    path = folder / "kubeconfig"
+    path.write_text(
+        yaml.safe_dump(
+            {
+                "clusters": [{"name": "c", "cluster": {"server": "https://127.0.0.1:1"}}],
+                "users": [{"name": "u", "user": {}}],
+                "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u", **context}}],
+                "current-context": "x",
+            }
+        )
+    )
+    return path
+
+
+@pytest.mark.parametrize(
+    ("context", "expected"), [({"namespace": "docs"}, "docs"), ({}, "default")]
+)
+def test_the_namespace_is_that_of_the_context(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, context: dict[str, str], expected: str
+) -> None:
+    monkeypatch.setattr(lease, "_SERVICE_ACCOUNT", tmp_path / "none")
+    monkeypatch.setenv("KUBECONFIG", str(kubeconfig(tmp_path, **context)))
+    assert own_namespace() == expected
+
+
+def test_in_a_pod_it_is_the_pods_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "namespace").write_text("scanners\n")
+    monkeypatch.setattr(lease, "_SERVICE_ACCOUNT", tmp_path / "namespace")
+    monkeypatch.setenv("KUBECONFIG", str(kubeconfig(tmp_path, namespace="docs")))
+    assert own_namespace() == "scanners"
+
+
+def test_without_any_it_is_the_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "_SERVICE_ACCOUNT", tmp_path / "none")
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    assert own_namespace() == "default"
