@@ -7,9 +7,9 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from kubernetes.aio.client import ApiClient, CoreV1Api
+from kubernetes.aio.client import ApiClient
 
-from scannerjob.apiserver import TIMEOUT, RefusedError, asking
+from scannerjob.apiserver import RefusedError, asking, read_core
 from scannerjob.ports import ConfigurationError
 
 # How long a Secret is not read again. One that was not there is looked for each time.
@@ -26,7 +26,7 @@ class KubernetesSecrets:
     """Secrets of an API server, got by name alone (never listed or watched), kept for a minute."""
 
     def __init__(self, api: ApiClient) -> None:
-        self._core = CoreV1Api(api)
+        self._api = api
         self._kept: dict[tuple[str, str], _Kept] = {}
 
     async def get(self, namespace: str, name: str) -> Mapping[str, bytes]:
@@ -50,12 +50,10 @@ class KubernetesSecrets:
     async def _read(self, namespace: str, name: str) -> Mapping[str, bytes]:
         try:
             with asking(f"read Secret {namespace}/{name}"):
-                secret = await self._core.read_namespaced_secret(
-                    name, namespace, _request_timeout=TIMEOUT
-                )
+                secret = await read_core(self._api, f"namespaces/{namespace}/secrets/{name}")
         except RefusedError as error:
             raise _unreadable(namespace, name, error) from None
-        return {key: base64.b64decode(value) for key, value in (secret.data or {}).items()}
+        return {key: base64.b64decode(value) for key, value in (secret.get("data") or {}).items()}
 
 
 def _unreadable(namespace: str, name: str, error: RefusedError) -> ConfigurationError:

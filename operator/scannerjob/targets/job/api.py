@@ -7,13 +7,12 @@ from typing import Any, cast
 
 from kubernetes.aio.client import (
     ApiClient,
-    CoreV1Api,
     CustomObjectsApi,
     V1DeleteOptions,
     V1Preconditions,
 )
 
-from scannerjob.apiserver import TIMEOUT, asking
+from scannerjob.apiserver import TIMEOUT, asking, read_core
 from scannerjob.targets.job.names import LAUNCH
 from scannerjob.targets.job.view import JobView
 
@@ -40,7 +39,7 @@ class JobsApi:
 
     def __init__(self, api: ApiClient) -> None:
         self._objects = CustomObjectsApi(api)
-        self._core = CoreV1Api(api)
+        self._api = api
 
     async def create(self, job: Document) -> Document:
         """Create this Job."""
@@ -120,11 +119,10 @@ class JobsApi:
     async def pods(self, namespace: str, selector: str) -> list[Document]:
         """The pods with these labels as they are now."""
         with asking(f"list the pods of {namespace} with {selector}"):
-            page = await self._core.list_namespaced_pod(
-                namespace, label_selector=selector, _request_timeout=TIMEOUT
+            found = await read_core(
+                self._api, f"namespaces/{namespace}/pods", labelSelector=selector
             )
-        found: list[Document] = self._core.api_client.sanitize_for_serialization(page)["items"]
-        return found
+        return list(found["items"])
 
 
 def _namespace(job: Document) -> str:
