@@ -8,13 +8,16 @@ import random
 import signal
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.cluster.jobs import JobWorkload, template
 from tests.cluster.operators import Operators, wait_ready
 from tests.support.controlplane import ControlPlane, KubectlError
+from tests.support.helm import HelmError, helm
 from tests.support.pods import EVICTED, FAILED, OOM_KILLED, VANISHED, Fate
 from tests.support.waiting import eventually
 
@@ -553,3 +556,29 @@ def test_kubectl_waits_for_ready(work: JobWorkload, operators: Operators) -> Non
     assert found["status"]["observedGeneration"] == found["metadata"]["generation"]
     described = work.kubectl("describe", "scj", "pdf-pages")
     assert "Scanning" in described
+
+
+def test_helm_waits_until_it_is_ready_and_not_for_its_work(
+    work: JobWorkload, operators: Operators, tmp_path: Path
+) -> None:
+    """Helm goes by kstatus, as Flux and Argo CD do."""
+    work.kubelet.fate = lambda pod: Fate(math.inf)
+    work.insert(3)
+    work.plane.apply(work.secret())
+    operators.start()
+    chart = tmp_path / "chart"
+    (chart / "templates").mkdir(parents=True)
+    (chart / "Chart.yaml").write_text("{apiVersion: v2, name: pages, version: 0.1.0}")
+    manifest = chart / "templates" / "scannerjob.yaml"
+    wait = ("--namespace", work.namespace, "--wait", "--timeout")
+
+    manifest.write_text(yaml.safe_dump(work.scannerjob(concurrency=2)))
+    helm("install", "pages", chart, *wait, "60s", kubeconfig=work.plane.kubeconfig())
+    assert work.ready()["status"] == "True"
+    settled(work, active=2)
+
+    bad = work.scannerjob(query="SELECT id FROM nowhere")
+    manifest.write_text(yaml.safe_dump(bad))
+    with pytest.raises(HelmError):
+        helm("upgrade", "pages", chart, *wait, "5s", kubeconfig=work.plane.kubeconfig())
+    assert "nowhere" in work.ready()["message"]
