@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 import pytest
@@ -27,9 +28,8 @@ def plane(_plane: ControlPlane) -> Iterator[ControlPlane]:
 
 
 def _releases(plane: ControlPlane) -> list[Release]:
-    listed = helm("list", "--all-namespaces", "--no-headers", kubeconfig=plane.kubeconfig())
-    rows = (line.split() for line in listed.splitlines())
-    return [Release(plane, namespace, name) for name, namespace, *_ in rows]
+    listed = helm("list", "--all-namespaces", "--output=json", kubeconfig=plane.kubeconfig())
+    return [Release(plane, each["namespace"], each["name"]) for each in json.loads(listed)]
 
 
 @pytest.fixture

@@ -74,10 +74,7 @@ def test_the_api_server_knows_every_field(
         known = plane.kubectl("create", "namespace", watched, "--dry-run=client", "-o", "yaml")
         plane.kubectl("apply", "-f", "-", input=known)
     rendered = helm("template", RELEASE, CHART, "--namespace", namespace, values=values)
-    plane.kubectl(
-        *("create", "-f", "-", "-n", namespace, "--dry-run=server", "--validate=strict"),
-        input=rendered,
-    )
+    plane.kubectl("create", "-f", "-", "--dry-run=server", "--validate=strict", input=rendered)
 
 
 def test_the_notes_say_what_to_do_next(release: Release) -> None:

@@ -52,17 +52,18 @@ def container(values: Values | None = None) -> dict[str, Any]:
     return dict(found)
 
 
-def rendered_crd(values: Values) -> str:
-    text = helm("template", "x", CHART, "--show-only=templates/crd.yaml", values=values)
-    return text.removeprefix("---\n# Source: scannerjob-operator/templates/crd.yaml\n")
+def rendered_crd(values: Values, chart: Path = CHART) -> str:
+    text = helm("template", "x", chart, "--show-only=templates/crd.yaml", values=values)
+    text = text.removeprefix("---\n# Source: scannerjob-operator/templates/crd.yaml\n")
+    return text.rstrip("\n") + "\n"  # Helm itself adds empty lines
 
 
 @pytest.mark.parametrize("values", [None, EVERYTHING, {"leaderElection": {"enabled": False}}])
 def test_lint_finds_nothing(values: Values | None) -> None:
-    assert "0 chart(s) failed" in helm("lint", "--strict", "--quiet", CHART, values=values)
+    assert helm("lint", "--strict", "--quiet", CHART, values=values) == ""
 
 
-def test_the_crd_is_the_one_in_crds_byte_for_byte(tmp_path: Path) -> None:
+def test_the_crd_is_the_one_in_crds_byte_for_byte() -> None:
     assert rendered_crd({"crds": {"keep": False}}) == CRD.read_text()
     kept = rendered_crd({"crds": {"keep": True}})
     assert yaml.safe_load(kept)["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
@@ -76,8 +77,7 @@ def test_a_packaged_chart_holds_the_crd_itself(tmp_path: Path) -> None:
         file = archive.extractfile(f"scannerjob-operator/files/{CRD.name}")
         assert file
         assert file.read() == CRD.read_bytes()
-    text = helm("template", "x", package, "--show-only=templates/crd.yaml")
-    assert text.endswith(rendered_crd({"crds": {"keep": True}}))
+    assert rendered_crd({"crds": {"keep": False}}, package) == CRD.read_text()
 
 
 def test_the_crd_can_be_left_out() -> None:
