@@ -222,7 +222,7 @@ def test_without_the_right_to_leases_it_says_what_to_do_and_launches_nothing(
 
 
 def test_a_lease_has_one_holder_at_a_time(
-    namespace: str, monkeypatch: pytest.MonkeyPatch, operators: Operators
+    cluster: ControlPlane, namespace: str, monkeypatch: pytest.MonkeyPatch, operators: Operators
 ) -> None:
     """The store of the Lease, against the API server itself."""
     monkeypatch.setenv("KUBECONFIG", str(operators.kubeconfig))
@@ -240,6 +240,12 @@ def test_a_lease_has_one_holder_at_a_time(
         assert await store.read() == renewed
         assert (renewed.holder, renewed.transitions) == ("a", 1)
         assert renewed.acquired == first.acquired
+        cluster.kubectl("-n", namespace, "label", "lease", "test", "team=docs")
+        with pytest.raises(ConflictError):
+            await store.write(renewed, "a")
+        renewed = await store.write(await store.read(), "a")
+        labels = cluster.get("-n", namespace, "lease", "test")["metadata"]["labels"]
+        assert labels == {"team": "docs"}
         free = await store.write(renewed, "")
         assert free.holder == ""
         taken = await store.write(free, "b")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,12 +19,16 @@ _FORBIDDEN = "grant get, create and update on leases there, or use --no-leader-e
 
 @dataclass(frozen=True)
 class Lease:
-    """Who holds it, "" for nobody, and its version, which each renewal changes."""
+    """Who holds it, "" for nobody, and its version, which each renewal changes.
+
+    The rest is kept for the next write: for people to read, or somebody else's.
+    """
 
     holder: str
     version: str
     acquired: datetime | None = None
     transitions: int = 0
+    metadata: V1ObjectMeta | None = field(default=None, compare=False, repr=False)
 
 
 class LeaseStore:
@@ -75,15 +79,13 @@ class LeaseStore:
         )
 
     def _body(self, lease: Lease | None, holder: str) -> V1Lease:
+        now = datetime.now(UTC)
         # The API server wants microseconds, and the client leaves them out where they are 0.
-        now = datetime.now(UTC).replace(microsecond=datetime.now(UTC).microsecond or 1)
+        now = now.replace(microsecond=now.microsecond or 1)
         changed = lease is None or lease.holder != holder
+        metadata = V1ObjectMeta(name=self.name.name, namespace=self.name.namespace)
         return V1Lease(
-            metadata=V1ObjectMeta(
-                name=self.name.name,
-                namespace=self.name.namespace,
-                resource_version=lease.version if lease else None,
-            ),
+            metadata=(lease and lease.metadata) or metadata,
             spec=V1LeaseSpec(
                 holder_identity=holder or None,
                 lease_duration_seconds=self._seconds,
@@ -95,13 +97,14 @@ class LeaseStore:
 
 
 def _lease(found: V1Lease) -> Lease:
-    spec = found.spec or V1LeaseSpec()
-    version = found.metadata.resource_version if found.metadata else None
+    spec, metadata = found.spec or V1LeaseSpec(), found.metadata or V1ObjectMeta()
+    metadata.managed_fields = None  # the API server keeps them itself
     return Lease(
         holder=spec.holder_identity or "",
-        version=version or "",
+        version=metadata.resource_version or "",
         acquired=spec.acquire_time,
         transitions=spec.lease_transitions or 0,
+        metadata=metadata,
     )
 
 
