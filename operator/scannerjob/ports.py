@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from scannerjob.model.facts import Observation, Send, Sightings, TargetTraits
 from scannerjob.model.ledger import Item
+from scannerjob.model.plan import PlanFinding
 from scannerjob.model.row import Rows
 from scannerjob.model.spec import ScannerJobSpec
 
@@ -114,7 +115,12 @@ class RowSource(Protocol):
 
     @property
     def warnings(self) -> Sequence[str]:
-        """What the author should know of this query (a LIMIT of its own, no suitable index)."""
+        """What the author should know of this query (a LIMIT of its own, a superuser's role)."""
+        ...
+
+    @property
+    def plan(self) -> PlanFinding | None:
+        """What each look costs, by the database's plan; None while that is not known."""
         ...
 
     async def scan(self, limit: int) -> Rows:

@@ -385,6 +385,7 @@ class Scanner:
             self._look_found,
             decision.holds,
             connections.source.warnings,
+            connections.source.plan,
             self._database.contact,
             self._target.contact,
             _stuck(facts) if facts.traits.sees_all else None,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from scannerjob.model.plan import PlanFinding
 from scannerjob.model.row import Row, Rows
 from scannerjob.ports import SourceError
 from tests.model.basics import START, Fault, Pause
@@ -70,6 +71,7 @@ class Source:
     """The table, seen through the query as it was when a cycle connected."""
 
     warnings: Sequence[str] = ()
+    plan: PlanFinding | None = None
 
     def __init__(self, world: World) -> None:
         self._world = world

@@ -232,29 +232,10 @@ def test_an_unindexed_order_is_asked_for_with_a_limit(
     before = spilled()
     found = look(postgres_url, query, limit=3)
     assert found.keys == ["[100000]", "[99999]", "[99998]"]
-    [warning] = found.warnings
-    assert warning.startswith("ScanNotIndexed")
-    assert "ORDER BY" in warning
     assert spilled() == before
     # To sort all of them takes a file: the query itself does.
     execute(postgres_url, query)
     assert spilled() > before
-
-
-def test_a_missing_index_is_a_warning_and_a_partial_index_ends_it(postgres_url: str) -> None:
-    execute(
-        postgres_url,
-        "CREATE TABLE pdf (id integer PRIMARY KEY, done boolean, title text)",
-        "INSERT INTO pdf SELECT i, true, repeat('x', 300) FROM generate_series(1, 150000) i",
-        "INSERT INTO pdf VALUES (0, false, '')",
-        "ANALYZE pdf",
-    )
-    query = "SELECT id FROM pdf WHERE NOT done"
-    [warning] = look(postgres_url, query).warnings
-    assert warning.startswith("ScanNotIndexed")
-    assert "pdf" in warning
-    execute(postgres_url, "CREATE INDEX ON pdf (id) WHERE NOT done")
-    assert look(postgres_url, query).warnings == ()
 
 
 # Only reading

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import create_engine
 
+from scannerjob.model.plan import PlanFinding
 from scannerjob.model.row import Rows
 from scannerjob.model.spec import ScannerJobSpec, parse_spec
 from scannerjob.ports import SourceError
@@ -24,10 +25,11 @@ def spec(query: str, **others: Any) -> ScannerJobSpec:
 
 @dataclass(frozen=True)
 class Look:
-    """What was read, and the warnings there were afterwards."""
+    """What was read, and the warnings and the plan there were afterwards."""
 
     rows: Rows
     warnings: Sequence[str]
+    plan: PlanFinding | None
 
     @property
     def keys(self) -> list[str]:
@@ -56,7 +58,7 @@ def look(
             rows = await source.scan(limit)
             if keys:
                 rows = await source.fetch(rows, keys)
-            return Look(rows, source.warnings)
+            return Look(rows, source.warnings, source.plan)
         finally:
             databases.close()
 

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from scannerjob.model.conditions import (
     MAX_MESSAGE,
     Condition,
     Contact,
     Look,
     Trouble,
+    Truth,
     running,
     stamped,
     unusable,
 )
 from scannerjob.model.facts import Hold
 from scannerjob.model.ledger import Ledger
+from scannerjob.model.plan import INDEXED, PLAN_UNKNOWN, PlanFinding
 from tests.unit.cases import NOW, ago, item, later, ledger
 
 FINE = Contact(tried=True)
@@ -30,6 +34,7 @@ def said(**fields: Any) -> dict[str, Condition]:
         "look": Look(),
         "holds": (),
         "warnings": (),
+        "plan": None,
         "database": FINE,
         "target": FINE,
         "stuck": None,
@@ -52,6 +57,26 @@ def test_where_all_is_well() -> None:
 
 def test_what_was_not_tried_is_not_spoken_of() -> None:
     assert said(database=Contact(), target=Contact()).keys() == {"Ready", "Stalled"}
+
+
+@pytest.mark.parametrize(
+    ("plan", "status"),
+    [
+        (PlanFinding("SequentialScan", "table pdf"), "True"),
+        (PlanFinding("Sort", "table pdf"), "True"),
+        (INDEXED, "False"),
+        (PLAN_UNKNOWN, "Unknown"),
+    ],
+)
+def test_what_a_look_costs_is_said_and_makes_nobody_less_ready(
+    plan: PlanFinding, status: Truth
+) -> None:
+    conditions = said(plan=plan)
+
+    assert conditions["ScanNotIndexed"] == Condition(
+        "ScanNotIndexed", status, plan.reason, plan.message
+    )
+    assert conditions["Ready"] == said()["Ready"]
 
 
 def test_trouble_outside_is_named_and_comes_before_holds() -> None:

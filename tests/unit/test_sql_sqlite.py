@@ -352,7 +352,7 @@ def test_a_query_is_planned_again_after_ten_minutes(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 100.0
-    plans = iter([Plan(warnings=("ScanNotIndexed",)), Plan()])
+    plans = iter([Plan(warnings=("a superuser",)), Plan()])
     monkeypatch.setattr(SQLite, "plan", lambda *_, **__: next(plans))
 
     async def run() -> None:

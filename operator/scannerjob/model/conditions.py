@@ -10,11 +10,13 @@ from typing import Any, Literal
 from scannerjob.model.facts import Hold
 from scannerjob.model.ledger import Item, Ledger, format_time
 from scannerjob.model.limits import STALLED_AFTER
+from scannerjob.model.plan import PlanFinding
 
 Truth = Literal["True", "False", "Unknown"]
 MAX_MESSAGE = 1024
 # What its author asked for leaves a ScannerJob ready.
 _READY_ALL_THE_SAME = frozenset({"Suspended"})
+_NOT_INDEXED: Mapping[str, Truth] = {"Indexed": "False", "PlanUnknown": "Unknown"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,7 @@ def running(
     look: Look,
     holds: Sequence[Hold],
     warnings: Sequence[str],
+    plan: PlanFinding | None,
     database: Contact,
     target: Contact,
     stuck: Sequence[str] | None,
@@ -76,6 +79,7 @@ def running(
         _ready(look, holds, warnings, database, target),
         *_reachable("DatabaseReachable", database),
         *_reachable("TargetReachable", target),
+        *_not_indexed(plan),
         _silent(ledger, now) if stuck is None else _stuck(stuck),
     ]
 
@@ -113,6 +117,13 @@ def _reachable(kind: str, contact: Contact) -> Iterator[Condition]:
         yield Condition(kind, "False", contact.trouble.reason, contact.trouble.message)
     elif contact.tried:
         yield Condition(kind, "True", "Reachable")
+
+
+def _not_indexed(plan: PlanFinding | None) -> Iterator[Condition]:
+    """What looks cost makes nobody less ready; it is for its author to know."""
+    if plan is not None:
+        truth = _NOT_INDEXED.get(plan.reason, "True")
+        yield Condition("ScanNotIndexed", truth, plan.reason, plan.message)
 
 
 def _stuck(stuck: Sequence[str]) -> Condition:

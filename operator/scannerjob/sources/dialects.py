@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import URL, Connection, CursorResult, Engine
 
+from scannerjob.model.plan import PlanFinding
 from scannerjob.ports import ConfigurationError
 from scannerjob.sources.parse import Statement
 from scannerjob.sources.records import Result
@@ -52,6 +53,16 @@ class Dialect(abc.ABC):
     @abc.abstractmethod
     def plan(self, connection: Connection, statement: Statement, *, in_cluster: bool) -> Plan:
         """How to run this statement; raises SourceError if it must not be run."""
+
+    @abc.abstractmethod
+    def finding(
+        self, connection: Connection, statement: Statement, *, complete: bool
+    ) -> PlanFinding | None:
+        """What a look at this statement costs; None where that cannot be told yet.
+
+        `complete`: the last one came to the end of the rows that match. One that did not has
+        stopped early, and may have been cheap without any index.
+        """
 
     @abc.abstractmethod
     def reason(self, error: BaseException) -> str | None:

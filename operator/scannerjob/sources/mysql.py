@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from pymysql.constants import CR, ER, FIELD_TYPE
 from sqlalchemy import URL, Connection, Engine, create_engine
 
+from scannerjob.model.plan import INDEXED, PlanFinding
 from scannerjob.sources import dialects
 from scannerjob.sources.dialects import Dialect, Plan
 from scannerjob.sources.parse import Statement
+from scannerjob.sources.plans import (
+    BY_CONDITION,
+    BY_ORDER,
+    MANY_ROWS,
+    all_sorted,
+    has_many_rows,
+    read_whole,
+    table_named,
+    tables_of,
+)
 
 # TIMESTAMP is missing: where clocks are set back, two of its values have one text.
 _EXACT_TYPES = frozenset(
@@ -24,6 +35,8 @@ _EXACT_TYPES = frozenset(
 _MARIADB_STATEMENT_TIMEOUT = 1969
 _MYSQL_QUERY_TIMEOUT = 3024
 _ACCESS_DENIED_NO_PASSWORD = 1698
+# A table, or an index, from its start to its end.
+_WHOLE = ("ALL", "index")
 _REASONS = {
     ER.ACCESS_DENIED_ERROR: "AuthenticationFailed",
     ER.DBACCESS_DENIED_ERROR: "AuthenticationFailed",
@@ -88,6 +101,20 @@ class MySQL(Dialect):
         """Wrap what has a LIMIT of its own, which goes before the session's."""
         return Plan(wrap=statement.limited)
 
+    def finding(
+        self, connection: Connection, statement: Statement, *, complete: bool
+    ) -> PlanFinding | None:
+        """By EXPLAIN, whose number of rows is the limit's where reading may stop there."""
+        steps = _explain(connection, statement)
+        sorted_rows = max((_rows(step) for step in steps if "filesort" in step["Extra"]), default=0)
+        for step in filter(_reads_whole_for_some, steps):
+            table = table_named(connection, statement, step["table"])
+            if has_many_rows(connection, table):
+                return read_whole(table, BY_CONDITION) if complete or sorted_rows else None
+        if sorted_rows > MANY_ROWS:
+            return all_sorted(tables_of(statement), BY_ORDER)
+        return INDEXED
+
     def reason(self, error: BaseException) -> str | None:
         """By the number of the error."""
         number = error.args[0] if error.args else None
@@ -100,3 +127,25 @@ class MySQL(Dialect):
     def key_types(self, values: Collection[Any], type_code: Any) -> Collection[type]:
         """None for types with several values of one text, or several texts of one value."""
         return super().key_types(values, type_code) if type_code in _EXACT_TYPES else ()
+
+
+def _explain(connection: Connection, statement: Statement) -> Sequence[Mapping[str, Any]]:
+    """The tables in the order in which they are read."""
+    rows = connection.exec_driver_sql(
+        f"EXPLAIN {statement.text}", execution_options={"no_parameters": True}
+    )
+    return [{**row, "Extra": row["Extra"] or ""} for row in rows.mappings()]
+
+
+def _reads_whole_for_some(step: Mapping[str, Any]) -> bool:
+    """Whether a table is read to its end for rows that no index could find.
+
+    Names in angle brackets are results of other steps.
+    """
+    is_table = step["table"] is not None and not step["table"].startswith("<")
+    by_condition = "Using where" in step["Extra"] and step["possible_keys"] is None
+    return is_table and step["type"] in _WHOLE and by_condition
+
+
+def _rows(step: Mapping[str, Any]) -> int:
+    return int(step["rows"] or 0)

@@ -6,7 +6,8 @@ transaction that cannot write.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from scannerjob.ports import SourceError
@@ -20,12 +21,16 @@ if TYPE_CHECKING:
 class Statement:
     """One SELECT. `text` is what its author wrote, `body` the same without a final semicolon.
 
-    `limited` says that rows may match and still not be in its result, for a LIMIT of its own.
+    `limited` says that rows may match and still not be in its result, for a LIMIT of its own;
+    `filtered` that it has a condition. `tables` has the tables' quoted names, by their aliases and
+    as they may stand in a plan.
     """
 
     text: str
     body: str
     limited: bool
+    filtered: bool = False
+    tables: Mapping[str, str] = field(default_factory=dict)
 
     def wrapped(self, rest: str) -> str:
         """`SELECT * FROM (the query) s` and `rest`; the line break ends a comment of the query."""
@@ -50,9 +55,17 @@ def parse(text: str, dialect: str) -> Statement:
     try:
         tree = sqlglot.parse_one(body, dialect=dialect)
     except (SqlglotError, RecursionError):
-        return Statement(text, body, limited=_mentions_limit(tokens))
+        filtered = _mentions(tokens, "WHERE")
+        limited = _mentions(tokens, "LIMIT", "OFFSET", "FETCH")
+        return Statement(text, body, limited, filtered)
     _check_tree(tree)
-    return Statement(text, body, limited=_is_limited(tree, {}))
+    return Statement(
+        text,
+        body,
+        limited=_is_limited(tree, {}),
+        filtered=_mentions(tokens, "WHERE"),
+        tables=_tables(tree, dialect),
+    )
 
 
 def _end(tokens: list[Token], length: int) -> int:
@@ -94,11 +107,21 @@ def _refused(what: str) -> SourceError:
     return SourceError("QueryRefused", f"spec.query {what}")
 
 
-def _mentions_limit(tokens: list[Token]) -> bool:
+def _mentions(tokens: list[Token], *words: str) -> bool:
     from sqlglot import TokenType
 
-    limits = {TokenType.LIMIT, TokenType.OFFSET, TokenType.FETCH}
-    return any(token.token_type in limits for token in tokens)
+    sought = {TokenType[word] for word in words}
+    return any(token.token_type in sought for token in tokens)
+
+
+def _tables(tree: Expr, dialect: str) -> dict[str, str]:
+    from sqlglot import expressions as sql
+
+    tables: dict[str, str] = {}
+    for table in tree.find_all(sql.Table):
+        name = sql.table_name(table, dialect=dialect, identify=True)
+        tables |= {table.alias_or_name: name, sql.table_name(table): name}
+    return tables
 
 
 def _is_limited(tree: Expr | None, known: dict[str, bool]) -> bool:

@@ -13,10 +13,12 @@ from psycopg import postgres, pq
 from psycopg.abc import AdaptContext, Buffer, Loader
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 
+from scannerjob.model.plan import INDEXED, PlanFinding
 from scannerjob.ports import SourceError
 from scannerjob.sources import dialects
 from scannerjob.sources.dialects import Dialect, Plan
 from scannerjob.sources.parse import Statement
+from scannerjob.sources.plans import MANY_ROWS, all_sorted, read_whole
 
 
 def _oids(*names: str) -> frozenset[int]:
@@ -39,8 +41,10 @@ _REFUSES_LOGIN = re.compile(r'authentication|password|pg_hba|role "')
 
 # In the planner's units, about one for each page read: less is not worth an index.
 _WORTH_AN_INDEX = 5000
-_MANY_ROWS = 10_000
 _PASS_THROUGH = ("Subquery Scan", "Result")
+_SCANS = ("Seq Scan", "Index Scan", "Index Only Scan")
+# The rest of a long condition is not worth its place in a message.
+_SHOWN_CONDITION = 200
 
 
 class PostgreSQL(Dialect):
@@ -88,11 +92,20 @@ class PostgreSQL(Dialect):
         )
 
     def plan(self, connection: Connection, statement: Statement, *, in_cluster: bool) -> Plan:
-        """Ask for the role and for the server's plan."""
-        warnings = list(_superuser_warning(connection, in_cluster=in_cluster))
-        nodes = list(_nodes(_explain(connection, statement)))
-        warnings += _index_warnings(nodes)
-        return Plan(wrap=_sorts_last(nodes), warnings=tuple(warnings))
+        """Ask for the role and for the server's plan.
+
+        EXPLAIN refuses what is more than one statement, which the parser may have let through.
+        """
+        warnings = tuple(_superuser_warning(connection, in_cluster=in_cluster))
+        last = _last_step(_explain(connection, statement))
+        return Plan(wrap=last.get("Node Type") == "Sort", warnings=warnings)
+
+    def finding(
+        self, connection: Connection, statement: Statement, *, complete: bool
+    ) -> PlanFinding | None:
+        """By EXPLAIN and its estimates: what is not worth an index is not spoken of."""
+        root = _explain(connection, statement)
+        return next(_costs(root), INDEXED)
 
     def reason(self, error: BaseException) -> str | None:
         """By SQLSTATE class (PostgreSQL's manual, appendix A)."""
@@ -173,31 +186,38 @@ def _nodes(root: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
         yield from _nodes(child)
 
 
-def _sorts_last(nodes: list[Mapping[str, Any]]) -> bool:
-    """Whether all rows are sorted before the first is given; a LIMIT saves most of such a sort."""
-    for node in nodes:
-        if node.get("Node Type") not in _PASS_THROUGH:
-            return node.get("Node Type") == "Sort"
-    return False
+def _last_step(root: Mapping[str, Any], *passing: str) -> Mapping[str, Any]:
+    """The node that gives the rows, beneath those that only pass them on."""
+    node = root
+    while node.get("Node Type") in (*_PASS_THROUGH, *passing) and node.get("Plans"):
+        node = node["Plans"][0]
+    return node
 
 
-def _index_warnings(nodes: list[Mapping[str, Any]]) -> Iterator[str]:
-    for table in filter(None, map(_table_read_whole, nodes)):
-        yield (
-            f"ScanNotIndexed: every look reads all of table {table}; add an index on what WHERE "
-            "compares, best a partial one with the query's own condition"
+def _costs(root: Mapping[str, Any]) -> Iterator[PlanFinding]:
+    """What makes a look dear, the worst first."""
+    for node in filter(_reads_whole_for_few, _nodes(root)):
+        condition = node["Filter"][:_SHOWN_CONDITION]
+        remedy = (
+            f"add an index on what is compared in {condition}, best a partial one: CREATE INDEX ON "
+            f"{node['Relation Name']} (the columns of ORDER BY, or else the key) WHERE {condition}"
         )
-    if _sorts_last(nodes) and nodes[0].get("Plan Rows", 0) > _MANY_ROWS:
-        yield (
-            "ScanNotIndexed: every look sorts all rows that match; add an index in the order of "
-            "ORDER BY"
-        )
+        yield read_whole(node["Relation Name"], remedy)
+    last = _last_step(root, "Limit")
+    if last.get("Node Type") == "Sort" and last["Plan Rows"] > MANY_ROWS:
+        yield all_sorted(_tables(last), ", ".join(last["Sort Key"])[:_SHOWN_CONDITION])
 
 
-def _table_read_whole(node: Mapping[str, Any]) -> str | None:
-    """The table that this node reads for few of its rows, for want of an index."""
-    if node.get("Node Type") != "Seq Scan" or "Filter" not in node:
-        return None
+def _reads_whole_for_few(node: Mapping[str, Any]) -> bool:
+    """Whether a table, or an index, is read from end to end for few rows."""
+    by_condition = "Filter" in node and "Index Cond" not in node
+    if not by_condition or node.get("Node Type") not in _SCANS:
+        return False
     cost, rows = node["Total Cost"], node["Plan Rows"]
     # Fewer rows than units of cost are less than 2% of the table: an index would have been taken.
-    return str(node["Relation Name"]) if cost > _WORTH_AN_INDEX and rows < cost else None
+    return bool(cost > _WORTH_AN_INDEX and rows < cost)
+
+
+def _tables(root: Mapping[str, Any]) -> str:
+    names = (node.get("Relation Name") for node in _nodes(root))
+    return ", ".join(dict.fromkeys(filter(None, names))) or "the query"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import logging
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection
 
+from scannerjob.model.plan import PLAN_UNKNOWN, PlanFinding
 from scannerjob.model.row import Presence, Rows
 from scannerjob.model.spec import ScannerJobSpec
 from scannerjob.ports import SourceError
@@ -30,11 +32,14 @@ from scannerjob.sources.records import (
 if TYPE_CHECKING:
     from scannerjob.sources.engines import Server
 
+log = logging.getLogger(__name__)
+
 # However many rows are unusable, no more than these are read.
 MAX_ROWS = 10_000
 _KEYS_AT_ONCE = 200
 # An index may be added, or dropped, while this process runs.
 _PLANNED_FOR_SECONDS = 600
+_EXPLAIN_SECONDS = 1.0
 
 _LIMITED = (
     "spec.query has a LIMIT, OFFSET or FETCH of its own: rows are capped anyway; with a LIMIT, a "
@@ -66,6 +71,8 @@ class SqlSource:
         self._clock = clock
         self._plan: Plan | None = None
         self._planned_at = 0.0
+        self._finding: PlanFinding | None = None
+        self._found_at: float | None = None
         # As many as last time will most likely stand before the usable ones again.
         self._unusable = 0
         self._key: Sequence[str] = ()
@@ -86,6 +93,11 @@ class SqlSource:
         not_sought = (_NOT_SOUGHT.format(", ".join(self._key)),) if self._not_sought else ()
         return (*limited, *not_sought, *(self._plan.warnings if self._plan else ()))
 
+    @property
+    def plan(self) -> PlanFinding | None:
+        """What each look costs, by the database's own plan; None where that is not known yet."""
+        return self._finding
+
     async def scan(self, limit: int) -> Rows:
         """The first `limit` usable rows or more, in the query's order. Raises SourceError.
 
@@ -97,6 +109,7 @@ class SqlSource:
             rows = await self._run(self._first_rows, count)
             self._unusable = len(rows.problems)
             if len(rows.rows) >= limit or rows.complete or count == most:
+                await self._look_at_plan(count, rows.complete)
                 return replace(rows, blocked=not rows.rows and not rows.complete)
             count = min(2 * count, most)
 
@@ -163,7 +176,29 @@ class SqlSource:
         call = partial(work, self._statement, *arguments)
         return await self._server.run(call, self._spec.query_timeout.total_seconds())
 
+    async def _look_at_plan(self, count: int, complete: bool) -> None:
+        """Ask now and then what a look costs. The rows are there: no trouble with it may matter."""
+        now = self._clock()
+        known = self._found_at is not None and now < self._found_at + _PLANNED_FOR_SECONDS
+        if known or self._statement is None:
+            return
+        self._found_at = now
+        explain = partial(self._explain, self._statement, count, complete)
+        try:
+            found = await self._server.run(explain, _EXPLAIN_SECONDS)
+        except Exception as error:  # noqa: BLE001 - whatever a plan looks like
+            log.debug("the plan of the query is not known: %s", error)
+            found = PLAN_UNKNOWN
+        self._finding = found or self._finding
+
     # In a thread, with a connection that is theirs alone.
+
+    def _explain(
+        self, statement: Statement, count: int, complete: bool, connection: Connection
+    ) -> PlanFinding | None:
+        dialect = self._server.dialect
+        dialect.begin(connection, _EXPLAIN_SECONDS, count)
+        return dialect.finding(connection, statement, complete=complete)
 
     def _first_rows(self, statement: Statement, count: int, connection: Connection) -> Rows:
         plan = self._begin(connection, statement, count)

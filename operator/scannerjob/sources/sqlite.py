@@ -2,21 +2,41 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, QueuePool, create_engine
 
+from scannerjob.model.plan import INDEXED, PlanFinding
 from scannerjob.sources import dialects
 from scannerjob.sources.dialects import Dialect, Plan
 from scannerjob.sources.parse import Statement
+from scannerjob.sources.plans import (
+    BY_CONDITION,
+    BY_ORDER,
+    all_sorted,
+    has_many_rows,
+    read_whole,
+    table_named,
+    tables_of,
+)
 from scannerjob.sources.records import Result
 
 # How often a running query looks at the clock, in steps of SQLite's virtual machine.
 _STEPS = 10_000
+_SORTS = "USE TEMP B-TREE FOR ORDER BY"
+_REMEDY = f"{BY_CONDITION}; best a partial one, with the query's own condition as its WHERE"
+# An automatic index is made from the whole table, for each look.
+_READS_WHOLE = re.compile(
+    r"(?:SCAN|SEARCH(?=.* USING AUTOMATIC )) (?!(?:\d+ )?CONSTANT ROW)(?:TABLE )?"
+    r"(?P<table>[^\s(]+)(?: AS (?P<alias>\S+))?(?: USING (?:COVERING )?INDEX (?P<index>\S+))?"
+)
+# Reading what the plan made itself is no reading of a table.
+_MAKES = re.compile(r"(?:MATERIALIZE|CO-ROUTINE) (?P<name>\S+)")
 
 
 class SQLite(Dialect):
@@ -52,6 +72,18 @@ class SQLite(Dialect):
         """The statement as it is."""
         return Plan()
 
+    def finding(
+        self, connection: Connection, statement: Statement, *, complete: bool
+    ) -> PlanFinding | None:
+        """By EXPLAIN QUERY PLAN, which knows no numbers: of small tables nothing is said."""
+        steps = _explain(connection, statement)
+        sorts = _SORTS in steps
+        if table := _large_table_read(connection, statement, steps):
+            return read_whole(table, _REMEDY) if complete or sorts else None
+        if sorts and not complete and has_many_rows(connection, f"({statement.body}\n)"):
+            return all_sorted(tables_of(statement), BY_ORDER)
+        return INDEXED
+
     def reason(self, error: BaseException) -> str | None:
         """By the name of the error's code."""
         match getattr(error, "sqlite_errorname", None):
@@ -83,6 +115,45 @@ class SQLite(Dialect):
     def escaped(self, text: str) -> str:
         """As it is: SQLite itself tells placeholders from text."""
         return text
+
+
+def _explain(connection: Connection, statement: Statement) -> list[str]:
+    rows = connection.exec_driver_sql(
+        f"EXPLAIN QUERY PLAN {statement.text}", execution_options={"no_parameters": True}
+    )
+    return [str(row[-1]) for row in rows]
+
+
+def _large_table_read(
+    connection: Connection, statement: Statement, steps: Sequence[str]
+) -> str | None:
+    """A table that is read to its end for those that match, and is not small.
+
+    A name that is not the query's own is a view's, which may have a condition too.
+    """
+    made = {found["name"] for found in map(_MAKES.match, steps) if found}
+    for name, index in _tables_read(steps):
+        filtered = statement.filtered or name not in statement.tables
+        if name in made or not filtered or (index and _is_partial(connection, index)):
+            continue
+        table = table_named(connection, statement, name)
+        if has_many_rows(connection, table):
+            return table
+    return None
+
+
+def _tables_read(steps: Sequence[str]) -> Iterator[tuple[str, str | None]]:
+    for found in filter(None, map(_READS_WHOLE.match, steps)):
+        yield found["alias"] or found["table"], found["index"]
+
+
+def _is_partial(connection: Connection, index: str) -> bool:
+    """Whether the index holds only the rows that match."""
+    text = (
+        "SELECT l.partial FROM sqlite_master m, pragma_index_list(m.tbl_name) l "
+        "WHERE m.type = 'index' AND m.name = ? AND l.name = m.name"
+    )
+    return bool(connection.exec_driver_sql(text, (index,)).scalar())
 
 
 def _connect(path: Path) -> sqlite3.Connection:
