@@ -7,9 +7,12 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
+import typer
 import yaml
 
+from scannerjob.cli.commands import app
 from tests.support.helm import CHART, HelmError, Manifest, Values, helm, rights, template
 
 REPOSITORY = CHART.parents[1]
@@ -231,3 +234,15 @@ def chart() -> dict[str, Any]:
 def test_the_chart_is_of_the_programs_version() -> None:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     assert chart()["appVersion"] == project["version"]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [None, {"watchNamespaces": ["docs", "billing"]}, {"leaderElection": {"enabled": False}}],
+    ids=["defaults", "some-namespaces", "no-lease"],
+)
+def test_the_program_takes_the_deployments_arguments(values: Values | None) -> None:
+    name, *options = container(values)["args"]
+    command = typer.main.get_command(app)
+    assert isinstance(command, click.Group)
+    command.commands[name].make_context(name, options)
