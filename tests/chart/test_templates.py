@@ -7,10 +7,9 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-import click
 import pytest
-import typer
 import yaml
+from typer.testing import CliRunner
 
 from scannerjob.cli.commands import app
 from tests.support.helm import CHART, HelmError, Manifest, Values, helm, rights, template
@@ -242,7 +241,6 @@ def test_the_chart_is_of_the_programs_version() -> None:
     ids=["defaults", "some-namespaces", "no-lease"],
 )
 def test_the_program_takes_the_deployments_arguments(values: Values | None) -> None:
-    name, *options = container(values)["args"]
-    command = typer.main.get_command(app)
-    assert isinstance(command, click.Group)
-    command.commands[name].make_context(name, options)
+    arguments = [*container(values)["args"], "--help"]
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    assert CliRunner().invoke(app, [*arguments, "--no-such-option"]).exit_code == 2
