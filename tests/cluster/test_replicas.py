@@ -175,7 +175,7 @@ def test_both_are_ready_and_alive_and_one_leads(
     for port in ports:
         status, told = answer(port, "/healthz")
         assert status == 200
-        assert set(told) == {"queue", "watch", "lease"}
+        assert set(told) == {"queue", "watch", "resync", "lease"}
 
 
 def test_an_operator_without_an_api_server_is_alive_and_ready_when_it_comes(

@@ -24,6 +24,7 @@ class StandIn:
     stuck: float = 0.0
     behind: float = 0.0
     silence: float = 0.0
+    unlooked: float = 0.0
     leads: bool = True
     complete: bool = True
     elects: bool = True
@@ -34,7 +35,7 @@ class StandIn:
 
     @property
     def resync(self) -> StandIn:
-        return self
+        return StandIn(behind=self.behind, silence=self.unlooked)
 
     @property
     def elector(self) -> StandIn | None:
@@ -84,13 +85,19 @@ def test_all_is_well() -> None:
     assert {name: part["ok"] for name, part in told.items()} == {
         "queue": True,
         "watch": True,
+        "resync": True,
         "lease": True,
     }
 
 
 @pytest.mark.parametrize(
     ("part", "amiss"),
-    [("queue", {"stuck": 61}), ("watch", {"behind": 91}), ("lease", {"silence": 31})],
+    [
+        ("queue", {"stuck": 61}),
+        ("watch", {"behind": 91}),
+        ("lease", {"silence": 31}),
+        ("resync", {"unlooked": 301}),
+    ],
 )
 def test_what_a_restart_would_mend_fails(part: str, amiss: dict[str, float]) -> None:
     status, told = ask(health_of(**amiss), "/healthz")

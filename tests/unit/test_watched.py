@@ -312,6 +312,7 @@ def test_an_api_server_that_is_down_says_nothing_about_the_watch(
         resync.fails = True
         await asyncio.sleep(3600)
         assert resync.behind == 0
+        assert resync.silent() <= 60
         assert caplog.text.count("no answer from the API server") == 1
         resync.fails = False
         await asyncio.sleep(70)

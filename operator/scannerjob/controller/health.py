@@ -44,9 +44,10 @@ class Health:
         parts = {
             "queue": Part(operator.engine.stuck, 60, "ScannerJobs are due, and none is begun"),
             "watch": Part(operator.resync.behind, 90, "the watch does not show what there is"),
+            # An attempt that fails is one: here and below, only a loop that has stopped fails.
+            "resync": Part(operator.resync.silent(), 300, "no look at what there is has ended"),
         }
         if operator.elector:
-            # An attempt that fails is one: only a loop that has stopped fails here.
             silent = operator.elector.silent()
             parts["lease"] = Part(silent, 30, "no attempt to hold the Lease has ended")
         return parts

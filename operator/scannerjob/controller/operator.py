@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,6 +24,8 @@ from scannerjob.model.spec import API_GROUP, API_VERSION
 from scannerjob.ports import ConfigurationError, Ref
 from scannerjob.stores.kubernetes import KubernetesStore
 from scannerjob.targets.job import JobTargets
+
+log = logging.getLogger(__name__)
 
 # How long a stop waits for cycles under way before it gives the Lease back.
 _HAND_OVER_WITHIN = 2.0
@@ -107,7 +110,16 @@ class Operator:
             self.engine.pause()
             self.engine.may_begin = self.elector.leading
             runs.append(self.elector.run())
-        self._background.extend(asyncio.create_task(each) for each in runs)
+        for each in runs:
+            task = asyncio.create_task(each)
+            task.add_done_callback(_tell_bug)
+            self._background.append(task)
+
+
+def _tell_bug(task: asyncio.Task[None]) -> None:
+    """These run for ever; what ends one is a bug, and would otherwise not be told."""
+    if not task.cancelled():
+        log.error("a background task has ended", exc_info=task.exception())
 
 
 def _elector(api: ApiClient, engine: Engine, options: Options) -> Elector:

@@ -56,6 +56,7 @@ class Resync:
         self._behind: dict[Ref, tuple[str, float]] = {}
         self._listed_at: float | None = None
         self._trouble = ""
+        self._tried_at = clock()
 
     def shown(self, ref: Ref, version: str) -> None:
         """The watch has shown this version."""
@@ -82,6 +83,10 @@ class Resync:
             return 0.0
         return max(0.0, self._listed_at - min(since for _, since in self._behind.values()))
 
+    def silent(self) -> float:
+        """For how many seconds no look, successful or not, has come to an end."""
+        return self._clock() - self._tried_at
+
     async def run(self) -> None:
         """Look for ever."""
         while True:
@@ -100,6 +105,8 @@ class Resync:
             self._behind.clear()
             self._note(str(error))
             return False
+        finally:
+            self._tried_at = self._clock()
         self._note("")
         return True
 
