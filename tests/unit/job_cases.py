@@ -39,7 +39,7 @@ def send(key: str = "[7]", sends: int = 1, attempt: int = 1, **values: Json) -> 
     return Send(claimed, Row(key, values), None, None)
 
 
-def made(a_template: Mapping[str, Any] | None = None, **values: Json) -> Document:
+def made(a_template: Mapping[str, Any] | None = None, **values: Any) -> Document:
     """The Job of a row with these values, made by this template."""
     return manifest(OWNER, job_spec(a_template), send(**values))
 
