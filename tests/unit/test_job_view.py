@@ -36,7 +36,7 @@ def test_a_new_job_is_told_by_its_labels_and_annotations() -> None:
     assert (job.key, job.attempt, job.created) == ("[7]", 1, ago(5))
     assert (job.owner, job.labelled_owner, job.place) == ("uid-1", "uid-1", ("docs", "pdf-pages"))
     assert (job.end, job.reason) == (None, "")
-    assert not (job.ending or job.suspended or job.pods)
+    assert (job.ending, job.suspended, job.pods) == (False, False, False)
     assert (job.uid, job.version, job.changed, job.ttl) == ("job-[7]", "3", ago(5), None)
 
 
