@@ -12,6 +12,7 @@ from scannerjob.model.environment import containers, environment
 from scannerjob.model.facts import Send
 from scannerjob.model.row import Json
 from scannerjob.model.spec import API_VERSION, KIND, ScannerJobSpec
+from scannerjob.ports import TargetError
 from scannerjob.targets.job.names import (
     ATTEMPT,
     KEY,
@@ -57,16 +58,22 @@ class Owner:
 
 
 def manifest(owner: Owner, spec: ScannerJobSpec, send: Send) -> dict[str, Any]:
-    """The Job of one launch. Raises UnusableRow for a value that no environment can hold."""
+    """The Job of one launch.
+
+    Raises UnusableRow for a value that no environment can hold, TargetError for a template that
+    cannot even be given a name.
+    """
     item = send.item
-    job = _job(owner, spec, item.id, send.row.values)
-    job["metadata"]["annotations"] |= {KEY: item.key, ATTEMPT: str(item.attempt)}
-    return job
+    told = {KEY: item.key, ATTEMPT: str(item.attempt)}
+    return _job(owner, spec, item.id, send.row.values, told)
 
 
 def specimen(owner: Owner, spec: ScannerJobSpec) -> dict[str, Any]:
-    """A Job as all others but without a row, for the API server to check the template by."""
-    job = _job(owner, spec, "specimen", {})
+    """A Job as all others but without a row, for the API server to check the template by.
+
+    Raises TargetError as `manifest` does.
+    """
+    job = _job(owner, spec, "specimen", {}, {})
     if (seconds := ttl_seconds(spec)) is not None:
         job["spec"][_TTL] = seconds
     return job
@@ -79,18 +86,24 @@ def ttl_seconds(spec: ScannerJobSpec) -> Any:
 
 
 def _job(
-    owner: Owner, spec: ScannerJobSpec, launch_id: str, values: Mapping[str, Json]
+    owner: Owner,
+    spec: ScannerJobSpec,
+    launch_id: str,
+    values: Mapping[str, Json],
+    told: Mapping[str, str],
 ) -> dict[str, Any]:
     template = deepcopy(spec.job.template) if spec.job else {}
     labels = {**owner.labels, LAUNCH: launch_id}
     metadata = _mapping(template, "metadata")
+    if template["metadata"] is not metadata:
+        raise TargetError("InvalidTemplate", "spec.job.template.metadata: must be a mapping")
     metadata |= {
         "name": job_name(owner.name, launch_id),
         "namespace": owner.namespace,
         "ownerReferences": [owner.reference],
     }
     _mapping(metadata, "labels").update(labels)
-    _mapping(metadata, "annotations").update({SCANNERJOB: owner.name})
+    _mapping(metadata, "annotations").update({SCANNERJOB: owner.name, **told})
     job_spec = _mapping(template, "spec")
     _complete(job_spec, spec)
     pod = _mapping(job_spec, "template")
@@ -99,7 +112,7 @@ def _job(
     _add(pod_spec, _POD_DEFAULTS)
     for container in containers(pod_spec):
         # First, so that the template's own variables may refer to them.
-        container["env"] = [*environment(values), *(container.get("env") or [])]
+        _list(container, "env")[:0] = environment(values)
     return {"apiVersion": "batch/v1", "kind": "Job", **template}
 
 
@@ -113,7 +126,8 @@ def _complete(job_spec: dict[str, Any], spec: ScannerJobSpec) -> None:
 
 def _add(part: dict[str, Any], defaults: Mapping[str, Any]) -> None:
     for field, value in defaults.items():
-        part.setdefault(field, value)
+        if part.get(field) is None:
+            part[field] = value
 
 
 def _mapping(part: dict[str, Any], field: str) -> dict[str, Any]:
@@ -125,3 +139,11 @@ def _mapping(part: dict[str, Any], field: str) -> dict[str, Any]:
     if found is None:
         found = part[field] = {}
     return found if isinstance(found, dict) else {}
+
+
+def _list(part: dict[str, Any], field: str) -> list[Any]:
+    """As `_mapping`, of a list."""
+    found = part.get(field)
+    if found is None:
+        found = part[field] = []
+    return found if isinstance(found, list) else []

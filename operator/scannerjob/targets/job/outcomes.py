@@ -35,9 +35,16 @@ def observation(
         case "Complete":
             return Observation(Fact.SUCCEEDED)
         case "Failed":
-            return Observation(Fact.FAILED, cause or job.reason or "Failed")
+            return Observation(Fact.FAILED, _why_failed(job, cause))
         case _:
             return Observation(Fact.ACCEPTED, _trouble(job, ending_for, now))
+
+
+def _why_failed(job: JobView, cause: str | None) -> str:
+    # At its deadline its pods are killed: how they ended tells nothing.
+    if job.reason == "DeadlineExceeded":
+        return job.reason
+    return cause or job.reason or "Failed"
 
 
 def _trouble(job: JobView, ending_for: timedelta, now: datetime) -> str | None:
@@ -64,13 +71,18 @@ def causes(pods: Iterable[Pod]) -> Mapping[str, str]:
 
 
 def _causes(status: Mapping[str, Any]) -> Iterator[str]:
-    if reason := status.get("reason"):
-        yield ": ".join(filter(None, (reason, status.get("message"))))
+    if status.get("reason"):
+        yield _told(status)
     for each in status.get("conditions") or ():
         if each["type"] == "DisruptionTarget" and each["status"] == "True":
-            yield f"{each.get('reason')}: {each.get('message')}"
-    for field in ("initContainerStatuses", "containerStatuses"):
+            yield _told(each)
+    # In this order: sidecars are init containers, and are killed once the others have ended.
+    for field in ("containerStatuses", "initContainerStatuses"):
         yield from filter(None, (_exit(each) for each in status.get(field) or ()))
+
+
+def _told(part: Mapping[str, Any]) -> str:
+    return ": ".join(filter(None, (part.get("reason"), part.get("message"))))
 
 
 def _exit(container: Mapping[str, Any]) -> str | None:
@@ -92,4 +104,4 @@ def alive(pods: Iterable[Pod]) -> Mapping[str, str]:
 
 
 def _launch(pod: Pod) -> str:
-    return str(pod["metadata"]["labels"][LAUNCH])
+    return str(pod["metadata"]["labels"].get(LAUNCH, ""))

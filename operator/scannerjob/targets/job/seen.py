@@ -46,6 +46,8 @@ class SeenJobs:
         now = time.monotonic()
         since = (before.ending_since if before and before.job.uid == job.uid else None) or now
         entries[job.name] = _Entry(job, now, since if job.ending else None)
+        if before is not None and before.job.uid != job.uid:
+            self._forget(before.job.uid)
         return before.job if before else None
 
     def drop(self, job: JobView) -> None:
@@ -80,7 +82,9 @@ class SeenJobs:
 
     def note_cause(self, job: JobView, cause: str) -> None:
         """Remember why it failed as long as it is there."""
-        self._causes[job.uid] = cause
+        entry = self._places.get(job.place, {}).get(job.name)
+        if entry is not None and entry.job.uid == job.uid:
+            self._causes[job.uid] = cause
 
     def count(self, jobs: Collection[JobView]) -> None:
         """Their end is in the ledger, and no send of them can still be on its way."""

@@ -102,8 +102,7 @@ class JobTarget:
             raise TargetError(error.reason, str(error)) from None
 
     async def _observe(self, ids: set[str]) -> Sightings:
-        if self._should_list(ids):
-            await self._list()
+        there = await self._list() if self._should_list(ids) else set()
         jobs = {job.launch: job for job in self._mine() if job.launch in ids}
         await self._find_causes([job for job in jobs.values() if job.end == "Failed"])
         now = datetime.now(UTC)
@@ -112,7 +111,9 @@ class JobTarget:
             for launch, job in jobs.items()
         }
         missing = await self._missing(ids - jobs.keys())
-        return Sightings({**seen, **missing}, self._strays(ids), await self._predecessors())
+        # A watch that is late may tell of one that ended, was counted and removed since.
+        strays = tuple(_stray(job) for job in self._strays(ids) if job.uid in there)
+        return Sightings({**seen, **missing}, strays, await self._predecessors())
 
     def _should_list(self, ids: set[str]) -> bool:
         """Whether what was seen does not answer the question, or may have become too old."""
@@ -122,12 +123,15 @@ class JobTarget:
         too_old = time.monotonic() - self._listed_at > _LIST_EVERY
         return bool(ids - known or self._strays(ids) or (ids and too_old))
 
-    async def _list(self) -> None:
+    async def _list(self) -> set[str]:
+        """Ask what is there; gives the UIDs of what is."""
         namespace, label = self._place
         began = time.monotonic()
-        found = await self._api.find(namespace, f"{NAME}={label}")
-        self._seen.listed(self._place, [view(job) for job in found], began)
+        found = await self._api.find(namespace, f"{NAME}={label},{UID}")
+        jobs = [view(job) for job in found]
+        self._seen.listed(self._place, jobs, began)
         self._listed_at = began
+        return {job.uid for job in jobs}
 
     def _mine(self) -> list[JobView]:
         return [job for job in self._seen.of(self._place) if job.owner == self._owner.uid]
@@ -155,12 +159,8 @@ class JobTarget:
             for launch in ids
         }
 
-    def _strays(self, ids: set[str]) -> tuple[Stray, ...]:
-        return tuple(
-            Stray(job.launch, job.key, job.attempt, job.created, f"Job {job.name}")
-            for job in self._mine()
-            if not job.end and job.launch not in ids
-        )
+    def _strays(self, ids: set[str]) -> list[JobView]:
+        return [job for job in self._mine() if not job.end and job.launch not in ids]
 
     async def _predecessors(self) -> Hold | None:
         """Whether Jobs of an earlier ScannerJob of this name may be at work on the same rows.
@@ -173,7 +173,7 @@ class JobTarget:
         names = [f"Job {job.name}" for job in self._others() if not job.end]
         if not names:
             _, label = self._place
-            selector = f"{NAME}={label},{UID}!={self._owner.uid}"
+            selector = f"{NAME}={label},{UID},{UID}!={self._owner.uid}"
             pods = await self._api.pods(self._owner.namespace, selector)
             names = [f"pod {name}" for name in alive(pods).values()]
         self._alone = not names
@@ -196,6 +196,8 @@ class JobTarget:
             job = manifest(self._owner, self._spec, send)
         except UnusableRow as error:
             return Observation(Fact.REFUSED, str(error))
+        except TargetError as error:
+            return Observation(Fact.NOT_SENT, str(error))
         async with self._gate:
             try:
                 if send.item.sends > 1 and await self._runs_on(send.item.id):
@@ -219,17 +221,20 @@ class JobTarget:
             created = view(await self._api.create(job))
         except RefusedError as error:
             if error.status == 409:
-                return await self._existing(job["metadata"]["name"], launch)
+                return await self._existing(job["metadata"]["name"], launch, error)
             fact = Fact.REFUSED if error.status in _NOT_AS_WRITTEN else Fact.NOT_SENT
             return Observation(fact, str(error))
         self._seen.put(created)
         return Observation(Fact.ACCEPTED)
 
-    async def _existing(self, name: str, launch: str) -> Observation:
+    async def _existing(self, name: str, launch: str, conflict: RefusedError) -> Observation:
         """There is a Job of this name: an earlier send of the same launch, or somebody else's."""
         try:
             job = view(await self._api.get(self._owner.namespace, name))
         except RefusedError as error:
+            if error.status == 404:
+                # The conflict was over something else: a quota that changed meanwhile, mostly.
+                return Observation(Fact.NOT_SENT, str(conflict))
             return Observation(Fact.UNCERTAIN, str(error))
         if job.owner != self._owner.uid or job.launch != launch:
             return Observation(Fact.NOT_SENT, f"NameConflict: Job {name} is not of this launch")
@@ -275,8 +280,8 @@ class JobTarget:
 
     async def _remove(self, job: JobView) -> None:
         async with self._gate:
-            await _tried(self._api.delete(job))
-        self._seen.drop(job)
+            if await _tried(self._api.delete(job)):
+                self._seen.drop(job)
 
     async def _let_expire(self, job: JobView, seconds: int) -> None:
         async with self._gate:
@@ -287,16 +292,23 @@ async def _all(calls: Sequence[Awaitable[None]]) -> None:
     await asyncio.gather(*calls)
 
 
-async def _tried(call: Awaitable[None]) -> None:
-    """What cannot be removed now is tried again after another cycle."""
+async def _tried(call: Awaitable[None]) -> bool:
+    """Whether it was done, or is not there any more; else it is tried again after another cycle."""
     try:
         await call
+        return True
     except RefusedError as error:
-        # Changed or gone meanwhile: the watch will say so.
+        # Changed meanwhile, if it is a conflict: the watch will say so.
         if error.status not in (404, 409):
             log.warning("%s", error)
+        return error.status == 404
     except PortError as error:
         log.info("%s", error)
+        return False
+
+
+def _stray(job: JobView) -> Stray:
+    return Stray(job.launch, job.key, job.attempt, job.created, f"Job {job.name}")
 
 
 def _predecessor_runs(names: Sequence[str]) -> Hold:

@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from scannerjob.model.ledger import parse_time
-from scannerjob.targets.job.names import ATTEMPT, KEY, LAUNCH, NAME, SCANNERJOB, UID
+from scannerjob.model.row import MAX_KEY_BYTES
+from scannerjob.targets.job.names import ATTEMPT, KEY, LAUNCH, NAME, SCANNERJOB, UID, job_name
 
 _ENDS = ("Complete", "Failed")
 
@@ -17,9 +18,10 @@ _ENDS = ("Complete", "Failed")
 class JobView:
     """A Job that is labelled as one of ours.
 
-    `owner` is the UID of the object that controls it: only then it is ours. `end` is its final
-    condition's type, set when no pod of it runs any more; `reason` is that condition's or, before
-    the end, that of what it is coming to. `ending`: it has failed or a pod of it was deleted, but
+    `owner` is the UID of the object that controls it, if its name is the one that this object gives
+    to the Job of this launch: one that a person copied has another. `end` is its final condition's
+    type, set when no pod of it runs any more; `reason` is that condition's or, before the end, that
+    of what it is coming to. `ending`: it has failed or a pod of it was deleted, but
     that pod has not ended. `pods` says whether any pod was ever made.
     """
 
@@ -44,18 +46,16 @@ class JobView:
     ttl: int | None
 
     @property
-    def ours(self) -> bool:
-        """Whether the object that its label names controls it."""
-        return self.owner is not None and self.owner == self.labelled_owner
-
-    @property
     def place(self) -> tuple[str, str]:
         """Where Jobs of its ScannerJob are filed: namespace and label."""
         return self.namespace, self.label
 
     def is_newer_than(self, other: JobView) -> bool:
-        """Whether this is a later state than `other`, as far as their versions tell (KEP-5504)."""
-        if self.uid != other.uid or not (self.version.isdigit() and other.version.isdigit()):
+        """Whether this is a later state than `other`, as far as their versions tell (KEP-5504).
+
+        Of two Jobs of one name, too, the later one has the higher version.
+        """
+        if not (self.version.isdigit() and other.version.isdigit()):
             return True
         return int(self.version) >= int(other.version)
 
@@ -67,7 +67,7 @@ def view(job: Mapping[str, Any]) -> JobView:
     created = parse_time(metadata.get("creationTimestamp")) or datetime.now(UTC)
     end = _condition(status, *_ENDS)
     told = end or _condition(status, "FailureTarget", "SuccessCriteriaMet") or {}
-    label = labels.get(NAME, "")
+    label, launch = labels.get(NAME, ""), labels.get(LAUNCH, "")
     return JobView(
         namespace=metadata["namespace"],
         name=metadata["name"],
@@ -75,10 +75,11 @@ def view(job: Mapping[str, Any]) -> JobView:
         version=metadata.get("resourceVersion", ""),
         scannerjob=annotations.get(SCANNERJOB, label),
         label=label,
-        owner=_controller(metadata),
+        owner=_owner(metadata, launch),
         labelled_owner=labels.get(UID, ""),
-        launch=labels.get(LAUNCH, ""),
-        key=annotations.get(KEY, ""),
+        launch=launch,
+        # What no ledger would take may be a person's doing, and must not keep others from it.
+        key=(annotations.get(KEY) or launch)[:MAX_KEY_BYTES],
         attempt=_number(annotations.get(ATTEMPT)),
         created=created,
         end=end["type"] if end else None,
@@ -98,10 +99,13 @@ def _condition(status: Mapping[str, Any], *types: str) -> Mapping[str, Any] | No
     return None
 
 
-def _controller(metadata: Mapping[str, Any]) -> str | None:
+def _owner(metadata: Mapping[str, Any], launch: str) -> str | None:
     owners = metadata.get("ownerReferences") or ()
-    return next((str(each["uid"]) for each in owners if each.get("controller")), None)
+    controller = next((each for each in owners if each.get("controller")), None)
+    if controller is None or metadata["name"] != job_name(controller["name"], launch):
+        return None
+    return str(controller["uid"])
 
 
 def _number(text: str | None) -> int:
-    return int(text) if text and text.isdecimal() and 0 < len(text) < 4 else 1
+    return max(1, int(text)) if text and text.isdecimal() and len(text) < 4 else 1
