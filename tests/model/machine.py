@@ -21,6 +21,7 @@ from tests.model.basics import Fault, Setup
 from tests.model.broker import Broker
 from tests.model.cluster import Cluster
 from tests.model.store import Store
+from tests.model.workers import Message
 from tests.model.world import World
 
 STEPS_PER_WALK = 60
@@ -117,6 +118,11 @@ class Cycle(RuleBasedStateMachine):
         if message.state == "queued":
             workers.start(message)
             return
+        self.go_on_with(message, end)
+
+    def go_on_with(self, message: Message, end: str) -> None:
+        """The task of this message gets so far."""
+        workers = self.world.workers
         if end == "flip" and self.world.setup.flips:
             workers.flip(message)
         if end in ("commit", "success"):
