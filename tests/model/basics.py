@@ -6,6 +6,7 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from typing import Any
 
 from scannerjob.model.limits import LATEST_SEND, SEND_WITHIN
 from scannerjob.ports import Ref
@@ -46,6 +47,10 @@ class Setup:
     `lifetime`: messages expire, and tasks are killed at their deadline; without it a launch whose
     worker died without a word needs a person. `loses_ledgers`: its status may vanish, which only a
     lifetime mends. `unfetchable`: of so many rows a look by key tells nothing.
+
+    `jobs`: rows become Jobs, which tell their ends. `refused`: of so many rows the API server takes
+    no Job. `predecessor`: a Job of an earlier ScannerJob runs at first. `history`: so many Jobs
+    that ended are kept, `ttl`: for so many seconds.
     """
 
     idempotent: bool = True
@@ -59,11 +64,44 @@ class Setup:
     unfetchable: int = 0
     attempts: int = 3
     cooldown: str = "0s"
+    jobs: bool = False
+    refused: int = 0
+    predecessor: bool = False
+    history: int = 0
+    ttl: int | None = None
 
     @property
     def lag(self) -> timedelta:
         """How late the scan sees that a row left: less than the cooldown."""
         return LAG.get(self.cooldown, timedelta(0))
+
+    def document(self) -> dict[str, Any]:
+        """The spec that its author writes."""
+        secret = {"urlSecretRef": {"name": "app", "key": "url"}}
+        return {
+            "database": secret,
+            "query": "SELECT id FROM pdf WHERE NOT done",
+            "interval": "1s",
+            "concurrency": self.cap,
+            "cooldown": self.cooldown,
+            "retry": {"attempts": self.attempts, "backoff": "10s"},
+            **({"job": self._job()} if self.jobs else {"celery": self._celery(secret)}),
+            **({"deadline": "60s"} if self.lifetime else {}),
+        }
+
+    def _celery(self, secret: dict[str, Any]) -> dict[str, Any]:
+        celery = {"broker": secret, "task": "docs.make_pages"}
+        republish = {"onUncertainPublish": "Republish"} if self.republish else {}
+        return celery | republish | ({"expires": "60s"} if self.lifetime else {})
+
+    def _job(self) -> dict[str, Any]:
+        pod = {"containers": [{"name": "pages", "image": "docs"}]}
+        ttl = {} if self.ttl is None else {"ttlSecondsAfterFinished": self.ttl}
+        return {
+            "template": {"spec": {"template": {"spec": pod}, **ttl}},
+            "successfulJobsHistoryLimit": self.history,
+            "failedJobsHistoryLimit": self.history,
+        }
 
 
 class Pause:

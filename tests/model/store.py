@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from scannerjob.model.limits import LATEST_SEND
 from scannerjob.ports import ConflictError, Ref, Snapshot, UnknownOutcomeError
 from tests.model.basics import REF, START, Fault, Pause
 
@@ -82,8 +83,10 @@ class Store:
         self._world.note("the status is wiped")
         self._bump()
         self.status = {}
+        self._world.cluster.end_forgotten()
         if self.marked:
-            self._lost_until = self._world.now + LIFETIME
+            life = LATEST_SEND if self._world.setup.jobs else LIFETIME
+            self._lost_until = self._world.now + life
 
     def accept(self) -> None:
         """A person says that nothing is out of which a lost ledger would tell."""
@@ -118,12 +121,13 @@ class Store:
             self.marked = True
             return
         before, self.status = self.status, json.loads(status)
-        sends = _sends(self.status).items() - _sends(before).items()
+        sends = _claims(self.status).items() - _sends(before).items()
         self._judge_ends(before, self.status)
         self._judge_claims({launch_id for launch_id, _ in sends} - _sends(before).keys())
         self._judge_rests(before)
         if sends:
             self._judge_time()
+            self._judge_jobs()
         if operator is not None:
             operator.claimed = dict(sends)
 
@@ -151,6 +155,12 @@ class Store:
             self._world.violated("an object that is deleted launches")
         if self._world.now < self._lost_until:
             self._world.violated("a launch before the loss of the ledger was accepted")
+
+    def _judge_jobs(self) -> None:
+        if self._world.cluster.predecessor_runs():
+            self._world.violated("a launch while a Job of an earlier ScannerJob runs")
+        if unrecorded := self._world.cluster.unrecorded(self.outstanding()):
+            self._world.violated(f"a launch while Jobs of {unrecorded} run unrecorded")
 
     def _judge_claims(self, claims: set[str]) -> None:
         """The cap, and that no row is claimed twice or anew."""
@@ -180,8 +190,12 @@ class Store:
         """The cap, and counters that tell each outcome once."""
         world = self._world
         old, new = _outstanding(before), _outstanding(after)
-        if len(new) > max(len(old), world.spec["concurrency"]):
+        # Jobs that ran without a slot get one, whatever the cap is.
+        taken_in = new.keys() - old.keys() - _claims(after).keys()
+        if len(new) - len(taken_in) > max(len(old), world.spec["concurrency"]):
             world.violated(f"cap: a write brings {len(new)} launches")
+        if unlaunched := taken_in - world.workers.landed:
+            world.violated(f"{unlaunched} are taken in, but were never launched")
         launched = sum(item["phase"] == "Launched" for item in new.values())
         if after["launched"] != _ended(after) + launched:
             world.violated("counters: launched is not succeeded + failed + lost + outstanding")
@@ -189,7 +203,7 @@ class Store:
             return
         left = old.keys() - new.keys()
         counted = _ended(after) - _ended(before)
-        landed = len(left & world.workers.landed)
+        landed = len(left & world.workers.landed - world.cluster.by_hand)
         if not landed <= counted <= len(left):
             world.violated(f"counters: {counted} ends for {landed} of {len(left)} launches")
         for launch_id in left:
@@ -204,6 +218,12 @@ def since(item: Mapping[str, Any]) -> datetime:
 
 def _sends(status: Mapping[str, Any]) -> dict[str, int]:
     return {launch_id: item["sends"] for launch_id, item in _outstanding(status).items()}
+
+
+def _claims(status: Mapping[str, Any]) -> dict[str, int]:
+    """The sends of those that are not known to have arrived."""
+    claimed = {i for i, item in _outstanding(status).items() if item["phase"] == "Claimed"}
+    return {i: sends for i, sends in _sends(status).items() if i in claimed}
 
 
 def _outstanding(status: Mapping[str, Any]) -> dict[str, Any]:

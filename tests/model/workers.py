@@ -21,7 +21,8 @@ class Message:
     """A message on a broker, and the execution it became: queued, running or gone.
 
     `reports`: there was a result backend when it was sent. `landed` is when it arrived. `flipped`:
-    its task took the row out of the query before its work was done.
+    its task took the row out of the query before its work was done. `result` is how it said to have
+    ended. Of a Job it is the pod.
     """
 
     id: str
@@ -34,6 +35,7 @@ class Message:
     landed: datetime | None = None
     started: datetime | None = None
     flipped: bool = False
+    result: Fact | None = None
 
 
 class Workers:
@@ -51,8 +53,8 @@ class Workers:
 
     # Messages.
 
-    def get(self, message: Message) -> None:
-        """A message arrives."""
+    def get(self, message: Message) -> Message:
+        """A message arrives; gives what stands for it from now on."""
         self._note_repetition(message)
         self.landed.add(message.id)
         message = replace(message, landed=self._world.now)
@@ -61,6 +63,7 @@ class Workers:
         if closed and not self._expired(message) and not self._may_repeat(message.id):
             self._world.violated(f"a message of {message.id} arrives after its slot was freed")
         self._judge_live()
+        return message
 
     def _note_repetition(self, message: Message) -> None:
         for each in self.messages:
@@ -109,7 +112,8 @@ class Workers:
 
     def judge_end(self, launch_id: str) -> None:
         """A slot is freed: where its end would be told, it must have ended."""
-        if not self._world.setup.flips or self._may_repeat(launch_id):
+        ends_are_told = self._world.setup.flips or self._world.setup.jobs
+        if not ends_are_told or self._may_repeat(launch_id):
             return
         if any(each.id == launch_id and self._is_alive(each) for each in self.messages):
             self._world.violated(f"the slot of {launch_id} is freed, but it is alive")
@@ -126,6 +130,7 @@ class Workers:
         repeats = self._may_repeat(message.id)
         if message.id in self.executed and not repeats and self._is_sent_once():
             self._world.violated(f"{message.id} is executed twice")
+        repeats |= message.id in self._world.cluster.by_hand
         if row.done_by_worker and row.generation == message.generation and not repeats:
             self._world.violated(f"{message.id} does a finished row again")
         self.executed.add(message.id)
@@ -133,7 +138,9 @@ class Workers:
         self._say(message, Fact.STARTED)
 
     def _is_sent_once(self) -> bool:
-        return self._world.setup.idempotent or self._world.setup.republish
+        # How often a Job may be created is judged where it is.
+        setup = self._world.setup
+        return (setup.idempotent or setup.republish) and not setup.jobs
 
     def flip(self, message: Message) -> None:
         """Its task takes the row out of the query, and works on."""
@@ -178,7 +185,7 @@ class Workers:
             self.report(message, Fact.SUCCEEDED)
 
     def _end(self, message: Message, fact: Fact) -> None:
-        message.state = "gone"
+        message.state, message.result = "gone", fact
         self._say(message, fact)
 
     def _say(self, message: Message, fact: Fact) -> None:

@@ -8,16 +8,21 @@ broken, by what really happened to rows and messages, never by what a ledger say
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
+import pytest
+
+from scannerjob.model.facts import Send
 from scannerjob.model.spec import ScannerJobSpec
 from scannerjob.ports import ConfigurationError, Connections, Ref, Snapshot
 from scannerjob.scan import Scanner
+from tests.model import jobs
 from tests.model.basics import REF, RESEND_WITHIN, START, Fault, Pause, Setup, Violation
 from tests.model.broker import Broker, Target
+from tests.model.cluster import Cluster
 from tests.model.store import Store, since
 from tests.model.table import KEYS, RowState, Source, Table
 from tests.model.workers import Workers
@@ -28,11 +33,18 @@ class Operator:
     """One process: a scanner and its memory, and the cycle it is in the midst of, if any."""
 
     scanner: Scanner
+    jobs: jobs.Process
     cycle: Coroutine[str, Fault, float | None] | None = None
     where: str = "idle"
     delay: float | None = 0.0
     failed: bool = False
     claimed: dict[str, int] = field(default_factory=dict)
+
+    def close(self) -> None:
+        """It is killed."""
+        if self.cycle is not None:
+            self.cycle.close()
+        self.jobs.close()
 
 
 class World:
@@ -41,21 +53,27 @@ class World:
     def __init__(self, setup: Setup, operators: int = 2) -> None:
         self.setup = setup = replace(
             setup,
-            lifetime=setup.lifetime or setup.loses_ledgers,
+            lifetime=setup.lifetime or (setup.loses_ledgers and not setup.jobs),
             outcomes=setup.outcomes or setup.flips,
         )
         self.trace: list[str] = []
         self.broken = False
         self.now = START
-        self.spec = _spec(setup)
+        self.spec = setup.document()
         self.caps = [setup.cap]
         self.table = Table(self)
         self.store = Store(self)
         self.workers = Workers(self)
+        self.cluster = Cluster(self)
         self.brokers = [Broker(self, "broker"), Broker(self, "another broker")]
         self.broker = self.brokers[0]
         self.backend = setup.outcomes
-        self._ids = 0
+        self._patch = pytest.MonkeyPatch()
+        if setup.jobs:
+            jobs.install(self._patch, self)
+        if setup.predecessor:
+            self.cluster.begin_with_a_predecessor()
+        self._ids = self._ticks = 0
         self._acting: Operator | None = None
         self.operators = [self._process() for _ in range(operators)]
 
@@ -63,10 +81,18 @@ class World:
     def rows(self) -> Mapping[str, RowState]:
         return self.table.rows
 
+    @property
+    def networks(self) -> list[Broker | Cluster]:
+        """Where something that was sent may arrive late."""
+        return [*self.brokers, self.cluster]
+
     # Operators.
 
     def _process(self) -> Operator:
-        return Operator(Scanner(REF, self.store, _Connector(self), _Clock(self), self.new_id))
+        process = jobs.Process(self)
+        connector = _Connector(self, process)
+        scanner = Scanner(REF, self.store, connector, _Clock(self), self.new_id)
+        return Operator(scanner, process)
 
     def new_id(self) -> str:
         self._ids += 1
@@ -96,14 +122,13 @@ class World:
         self.step(n)
         while self.operators[n].cycle is not None:
             self.step(n)
+        self.operators[n].jobs.finish()
         return self.operators[n].delay
 
     def crash(self, n: int) -> None:
         """Operator n is killed where it stands; another process takes its place."""
         self.note(f"operator {n} is killed at {self.operators[n].where}")
-        cycle = self.operators[n].cycle
-        if cycle is not None:
-            cycle.close()
+        self.operators[n].close()
         # What it sent in this cycle or the last one, it may not have told yet.
         claimed = [i for i, item in self.store.outstanding().items() if item["phase"] == "Claimed"]
         self.workers.doubtful.update(claimed)
@@ -112,8 +137,26 @@ class World:
     def close(self) -> None:
         """End cycles that are under way."""
         for operator in self.operators:
-            if operator.cycle is not None:
-                operator.cycle.close()
+            operator.close()
+        self._patch.undo()
+
+    def step_aside(self, n: int, fault: Fault = Fault.NONE) -> None:
+        """Let operator n go on with what it does in the background."""
+        self._acting = self.operators[n]
+        self._acting.jobs.step(fault)
+
+    def is_at_hand(self, launch_id: str) -> bool:
+        """Whether an operator is about to send this launch, or just did."""
+        return any(each.cycle and launch_id in each.claimed for each in self.operators)
+
+    def judge_sends(self, sends: Sequence[Send]) -> None:
+        """What is sent follows a write that was won in a cycle that knew everything."""
+        operator = self.acting()
+        if sends and operator.failed:
+            self.violated("a launch in a cycle in which something was unknown")
+        for send in sends:
+            if operator.claimed.get(send.item.id) != send.item.sends:
+                self.violated(f"{send.item.id} is sent without a claim won in this cycle")
 
     def acting(self) -> Operator:
         assert self._acting is not None
@@ -125,11 +168,17 @@ class World:
     def boottime(self) -> float:
         return (self.now - START).total_seconds() + 1000
 
+    def monotonic(self) -> float:
+        """Seconds of which no two are the same."""
+        self._ticks += 1
+        return self.boottime + self._ticks * 1e-6
+
     def advance(self, seconds: float) -> None:
         """Let time pass; what has its deadline within it, ends."""
         self.now += timedelta(seconds=seconds)
         self.note(f"{seconds:g} s pass: it is {self.now:%d %H:%M:%S.%f}")
         self.workers.time_passed()
+        self.cluster.time_passed()
 
     def finish_row(self, name: str) -> None:
         """Somebody else does a row's work."""
@@ -153,7 +202,8 @@ class World:
     def edit_lifetime(self, lifetime: bool) -> None:
         """A person sets `expires` and `deadline`, or takes them out."""
         self.spec.pop("deadline", None)
-        self.edit(**_spec(replace(self.setup, lifetime=lifetime, cap=self.spec["concurrency"])))
+        setup = replace(self.setup, lifetime=lifetime, cap=self.spec["concurrency"])
+        self.edit(**setup.document())
 
     def edit_query(self) -> None:
         """A person changes the query; it still finds the same rows."""
@@ -179,8 +229,10 @@ class World:
     def accept_lost_ledger(self) -> None:
         """A person who sees that nothing is out says that a lost ledger may be forgotten."""
         busy = any(operator.cycle for operator in self.operators) or self.store.late
-        late = any(broker.late for broker in self.brokers)
-        if not busy and not late and not self.workers.live() and not self.table.lags():
+        late = any(network.late for network in self.networks)
+        # Jobs that are out are found by their labels.
+        out = self.workers.live() and not self.setup.jobs
+        if not busy and not late and not out and not self.table.lags():
             self.store.accept()
 
     def note(self, event: str) -> None:
@@ -196,14 +248,14 @@ class World:
         """All faults stop, workers work: every row must be done, and the ledger come to rest."""
         self.note("all is well from here on")
         while len(self.operators) > 1:
-            self.operators.pop()
+            self.operators.pop().close()
         self._mend()
         quiet = busy = 0
         for _ in range(rounds):
             before = self.store.version
             delay = self.finish_cycle(0)
             assert delay is not None
-            self.workers.work_off()
+            self._work_off()
             unwritten = self.store.version == before
             busy = busy + 1 if unwritten and delay < 0.5 else 0
             if busy > 5:
@@ -220,18 +272,23 @@ class World:
         """What a person does who finds launches held."""
         self.edit(concurrency=max(1, self.spec["concurrency"]), suspend=False, interval="30s")
         self.store.late.clear()
-        for broker in self.brokers:
-            broker.late.clear()
+        for network in self.networks:
+            network.late.clear()
         # What is out ends, and is seen to, before a person accepts that a ledger was lost.
-        self.workers.work_off()
+        self._work_off()
         self.advance(self.setup.lag.total_seconds())
         self.store.accept()
         status = self.store.status
         if self.table.key != tuple(status.get("key", self.table.key)):
             self.edit_key()
-        if endpoints := status.get("endpoints"):
+        endpoints = status.get("endpoints")
+        if endpoints and not self.setup.jobs:
             self.backend = "resultBackend" in endpoints
             self.broker = next(b for b in self.brokers if b.name == endpoints["broker"])
+
+    def _work_off(self) -> None:
+        self.workers.work_off()
+        self.cluster.control()
 
     def _settled(self) -> bool:
         if self.store.deleting:
@@ -258,40 +315,27 @@ class World:
             return True
         if item["phase"] not in ("Claimed", "Launched") or "until" in item:
             return False
+        if self.setup.jobs:
+            return False
         unsure = not self.setup.idempotent or self.now - since(item) >= RESEND_WITHIN
         return item["phase"] == "Launched" or unsure or self.setup.unfetchable > 0
 
 
-def _spec(setup: Setup) -> dict[str, Any]:
-    secret = {"urlSecretRef": {"name": "app", "key": "url"}}
-    life: dict[str, Any] = {"deadline": "60s"} if setup.lifetime else {}
-    celery: dict[str, Any] = {"broker": secret, "task": "docs.make_pages"}
-    if setup.republish:
-        celery["onUncertainPublish"] = "Republish"
-    return {
-        "database": secret,
-        "query": "SELECT id FROM pdf WHERE NOT done",
-        "interval": "1s",
-        "concurrency": setup.cap,
-        "cooldown": setup.cooldown,
-        "retry": {"attempts": setup.attempts, "backoff": "10s"},
-        "celery": celery | ({"expires": "60s"} if setup.lifetime else {}),
-        **life,
-    }
-
-
 class _Connector:
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, process: jobs.Process) -> None:
         self._world = world
+        self._process = process
 
     async def connect(self, snapshot: Snapshot, spec: ScannerJobSpec) -> Connections:
         if await Pause("connect") is Fault.REFUSED:
             self._world.acting().failed = True
             raise ConfigurationError("SecretNotFound", "there is no Secret app")
+        if self._world.setup.jobs:
+            return Connections(Source(self._world), self._process.open(snapshot, spec))
         return Connections(Source(self._world), Target(self._world))
 
     def forget(self, ref: Ref) -> None:
-        pass
+        self._process.forget()
 
 
 class _Clock:

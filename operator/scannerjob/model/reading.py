@@ -6,16 +6,22 @@ from datetime import datetime, timedelta
 
 from scannerjob.model.facts import Fact, Facts, Observation, TargetTraits
 from scannerjob.model.ledger import Item, Ledger, Phase
-from scannerjob.model.limits import ORPHAN_AFTER, SEND_WITHIN
+from scannerjob.model.limits import LATEST_SEND, ORPHAN_AFTER, SEND_WITHIN
 from scannerjob.model.row import Presence, Rows
 from scannerjob.model.spec import ScannerJobSpec
 
 _TERMINAL = (Fact.SUCCEEDED, Fact.FAILED)
 
 
-def is_gone(item: Item, seen: Observation | None) -> bool:
-    """Whether a launch that was there is there no more. A claim may only not be there yet."""
-    return item.phase is Phase.LAUNCHED and seen is not None and seen.fact is Fact.GONE
+def is_gone(item: Item, seen: Observation | None, read_at: datetime) -> bool:
+    """Whether a launch that was there is there no more, and will not be again.
+
+    A claim may only not be there yet; and of one that was sent more than once, another send may
+    still be on its way.
+    """
+    if item.phase is not Phase.LAUNCHED or seen is None or seen.fact is not Fact.GONE:
+        return False
+    return item.sends == 1 or read_at >= item.since + LATEST_SEND
 
 
 def free_slots(spec: ScannerJobSpec, active: int) -> int:
@@ -150,4 +156,4 @@ def _is_due(item: Item, now: datetime) -> bool:
 def _ended(item: Item, facts: Facts) -> bool:
     seen = (facts.observations or {}).get(item.id)
     ended = item.outstanding and seen is not None and seen.fact in _TERMINAL
-    return ended or is_gone(item, seen)
+    return ended or is_gone(item, seen, facts.read_at)

@@ -95,7 +95,7 @@ def _settle(book: Book, item: Item, facts: Facts, told: bool) -> None:
 def _settle_by_row(book: Book, item: Item, facts: Facts, presence: Presence, told: bool) -> None:
     seen = _seen(item, facts)
     failed = seen is not None and seen.fact is Fact.FAILED
-    gone = is_gone(item, seen)
+    gone = is_gone(item, seen, facts.read_at)
     left = presence is Presence.ABSENT
     if left and not failed and (gone or _lapsed(item, facts)):
         book.succeed(item, ran=False)
