@@ -21,6 +21,7 @@ from tests.model.broker import Broker, Target
 from tests.model.store import Store, since
 from tests.model.table import KEYS, RowState, Source, Table
 from tests.model.workers import Workers
+from tests.support.notices import Told
 
 
 @dataclass
@@ -45,6 +46,7 @@ class World:
             outcomes=setup.outcomes or setup.flips,
         )
         self.trace: list[str] = []
+        self.recorder = Told(REF, "uid")
         self.broken = False
         self.now = START
         self.spec = _spec(setup)
@@ -66,7 +68,8 @@ class World:
     # Operators.
 
     def _process(self) -> Operator:
-        return Operator(Scanner(REF, self.store, _Connector(self), _Clock(self), self.new_id))
+        connector, clock = _Connector(self), _Clock(self)
+        return Operator(Scanner(REF, self.store, connector, clock, self.new_id, self.recorder))
 
     def new_id(self) -> str:
         self._ids += 1
