@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from scannerjob.model.facts import Observation, Send, Sightings, TargetTraits
 from scannerjob.model.ledger import Item
+from scannerjob.model.notice import Notice
 from scannerjob.model.plan import PlanFinding
 from scannerjob.model.row import Rows
 from scannerjob.model.spec import ScannerJobSpec
@@ -213,6 +214,14 @@ class Connector(Protocol):
 
     def forget(self, ref: Ref) -> None:
         """Keep nothing of this ScannerJob: it is gone, or what its Secrets held was refused."""
+        ...
+
+
+class Recorder(Protocol):
+    """Where changes are told to people, beside the log: best effort, and of no use to safety."""
+
+    def record(self, ref: Ref, uid: str, notice: Notice) -> None:
+        """Tell of this change of a ScannerJob soon. Never waits, and never raises."""
         ...
 
 

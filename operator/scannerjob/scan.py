@@ -44,7 +44,7 @@ from scannerjob.model.reading import (
 )
 from scannerjob.model.row import Rows
 from scannerjob.model.spec import NO_TIME, ScannerJobSpec, SpecError, parse_spec
-from scannerjob.narrate import tell_ended, tell_launched, tell_ready
+from scannerjob.narrate import tell_changes, tell_launched, tell_parked, tell_waiting
 from scannerjob.outbox import Outbox
 from scannerjob.peers import Backoff, Peer
 from scannerjob.ports import (
@@ -55,6 +55,7 @@ from scannerjob.ports import (
     Connector,
     LedgerStore,
     PortError,
+    Recorder,
     Ref,
     Snapshot,
     SourceError,
@@ -93,12 +94,14 @@ class Scanner:
         connector: Connector,
         clock: Clock,
         new_id: Callable[[], str] = _launch_id,
+        recorder: Recorder | None = None,
     ) -> None:
         self.ref = ref
         self._store = store
         self._connector = connector
         self._clock = clock
         self._new_id = new_id
+        self._recorder = recorder
         self._outbox = Outbox()
         self._next_look = 0.0
         self._more_rows = False
@@ -167,7 +170,8 @@ class Scanner:
         status = cycle_status(snapshot, decision.ledger, said, facts.rows is not None, now)
         written = await self._claim(snapshot, status, decision)
         settled = _settled(ledger, decision.ledger)
-        tell_ended(self.ref, ledger, decision.ledger)
+        tell_waiting(self.ref, ledger, decision.ledger)
+        tell_parked(snapshot, ledger, decision.ledger, self._recorder)
         # 6. launch. A crash while it runs: as above; the same id again cannot become a second
         # execution where the target's traits say so, and elsewhere is held.
         outcomes = await self._launch(connections, decision.sends, deadline)
@@ -216,7 +220,8 @@ class Scanner:
         status = unusable_status(snapshot, said, now)
         if differs(status, snapshot.status):
             log.warning("%s: %s: %s", self.ref, trouble.reason, trouble.message)
-            await self._store.write(snapshot, status)
+            written = await self._store.write(snapshot, status)
+            tell_changes(snapshot, written.status, self._recorder, told=True)
         return self._unusable_rest.failed(self._clock.boottime())
 
     # 2. observe
@@ -405,7 +410,7 @@ class Scanner:
             written = await self._store.write(snapshot, status)
         self._outbox.booked(decision.ledger)
         told = self._database.contact.trouble or self._target.contact.trouble
-        tell_ready(self.ref, snapshot.status, written.status, told=bool(told))
+        tell_changes(snapshot, written.status, self._recorder, told=bool(told))
         return written.status
 
     async def _begin(self, snapshot: Snapshot) -> Snapshot:

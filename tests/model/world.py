@@ -26,6 +26,7 @@ from tests.model.cluster import Cluster
 from tests.model.store import Store, since
 from tests.model.table import KEYS, RowState, Source, Table
 from tests.model.workers import Workers
+from tests.support.notices import Told
 
 
 @dataclass
@@ -57,6 +58,7 @@ class World:
             outcomes=setup.outcomes or setup.flips,
         )
         self.trace: list[str] = []
+        self.recorder = Told(REF, "uid")
         self.broken = False
         self.now = START
         self.spec = setup.document()
@@ -91,7 +93,7 @@ class World:
     def _process(self) -> Operator:
         process = jobs.Process(self)
         connector = _Connector(self, process)
-        scanner = Scanner(REF, self.store, connector, _Clock(self), self.new_id)
+        scanner = Scanner(REF, self.store, connector, _Clock(self), self.new_id, self.recorder)
         return Operator(scanner, process)
 
     def new_id(self) -> str:

@@ -93,6 +93,42 @@ def test_what_failed_is_tried_again_after_a_rest_and_not_after_the_interval(wher
     assert conditions(world)["Ready"] == "True"
 
 
+def test_changes_of_the_conditions_are_told_once() -> None:
+    world = one()
+    world.recorder.notices.clear()
+
+    until(world, "source.scan", Fault.REFUSED)
+    world.advance(finish(world))
+    for _ in range(3):
+        world.finish_cycle(0)
+    world.edit(interval="often")
+    for _ in range(3):
+        world.finish_cycle(0)
+    world.edit(interval="1s")
+    world.finish_cycle(0)
+
+    assert [(each.type, each.reason) for each in world.recorder.notices] == [
+        ("Warning", "DatabaseUnreachable"),
+        ("Normal", "Scanning"),
+        ("Warning", "InvalidSpec"),
+        ("Normal", "Scanning"),
+    ]
+
+
+def test_a_row_out_of_attempts_is_told_once() -> None:
+    world = World(Setup(rows=1, cap=1, outcomes=True, attempts=1), operators=1)
+    for _ in range(3):
+        world.finish_cycle(0)
+    [message] = world.workers.messages
+    world.workers.start(message)
+    world.workers.report(message, Fact.FAILED)
+    for _ in range(3):
+        world.finish_cycle(0)
+
+    assert phases(world) == ["Parked"]
+    assert world.recorder.reasons.count("RowsParked") == 1
+
+
 def test_a_refused_launch_is_released_and_sent_anew() -> None:
     world = one()
 
