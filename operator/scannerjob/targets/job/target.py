@@ -101,8 +101,9 @@ class JobTarget:
             raise TargetError(error.reason, str(error)) from None
 
     async def _observe(self, ids: set[str]) -> Sightings:
-        if self._should_list(ids):
-            await self._list()
+        # A late word of the watch may tell of a Job that is long gone: only what a live list has
+        # just shown is taken in.
+        unfinished = await self._list() if self._should_list(ids) else set()
         jobs = {job.launch: job for job in self._mine() if job.launch in ids}
         await self._find_causes([job for job in jobs.values() if job.end == "Failed"])
         now = datetime.now(UTC)
@@ -111,7 +112,8 @@ class JobTarget:
             for launch, job in jobs.items()
         }
         missing = await self._missing(ids - jobs.keys())
-        return Sightings({**seen, **missing}, self._strays(ids), self._predecessors())
+        strays = tuple(stray for stray in self._strays(ids) if stray.id in unfinished)
+        return Sightings({**seen, **missing}, strays, self._predecessors())
 
     def _should_list(self, ids: set[str]) -> bool:
         """Whether what was seen does not answer the question, or may have become too old."""
@@ -121,12 +123,15 @@ class JobTarget:
         too_old = time.monotonic() - self._listed_at > _LIST_EVERY
         return bool(ids - known or self._strays(ids) or (ids and too_old))
 
-    async def _list(self) -> None:
+    async def _list(self) -> set[str]:
+        """Look live; gives the launches whose Jobs have not ended."""
         namespace, label = self._place
         began = time.monotonic()
         found = await self._api.find(namespace, f"{NAME}={label}")
-        self._seen.listed(self._place, [view(job) for job in found], began)
+        jobs = [view(job) for job in found]
+        self._seen.listed(self._place, jobs, began)
         self._listed_at = began
+        return {job.launch for job in jobs if not job.end}
 
     def _mine(self) -> list[JobView]:
         return [job for job in self._seen.of(self._place) if job.owner == self._owner.uid]
