@@ -148,6 +148,9 @@ class Scanner:
         try:
             spec = parse_spec(snapshot.spec)
             ledger = self._ledger(snapshot, spec, now)
+            if ledger.lost_at is not None:
+                # What was seen before may lack what is out: look at all anew, as long as it rests.
+                self._connector.forget(self.ref)
             connections = await self._connector.connect(snapshot, spec)
         except (SpecError, LedgerError, ConfigurationError) as error:
             return await self._say_unusable(snapshot, error, now)

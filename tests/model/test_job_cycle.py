@@ -15,11 +15,13 @@ from hypothesis import Phase
 
 from scannerjob.model import settle
 from scannerjob.model.facts import Fact, Observation
+from scannerjob.model.reading import is_gone
 from scannerjob.scan import Scanner
 from scannerjob.targets.job import target
 from scannerjob.targets.job.target import JobTarget
-from tests.model.basics import Violation
+from tests.model.basics import Fault, Violation
 from tests.model.job_machine import JobCycle
+from tests.model.jobs import Process
 from tests.model.machine import STEPS, STEPS_PER_WALK, run
 
 
@@ -85,6 +87,16 @@ def _has_ended(seen: Mapping[str, Observation] | None, launch: str) -> bool:
     return fact in (Fact.SUCCEEDED, Fact.FAILED)
 
 
+def _jobs_sent_twice_are_gone_at_once(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(
+        settle, "is_gone", lambda item, seen, at: is_gone(replace(item, sends=1), seen, at)
+    )
+
+
+def _a_lost_ledger_is_taken_for_what_was_seen(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Process, "forget", lambda self: None)
+
+
 def _a_wiped_ledger_is_a_new_one(patch: pytest.MonkeyPatch) -> None:
     begin = Scanner._ledger
     patch.setattr(
@@ -92,30 +104,52 @@ def _a_wiped_ledger_is_a_new_one(patch: pytest.MonkeyPatch) -> None:
     )
 
 
-# Where each is found soonest: in what kind of world, and by what happens there besides faults.
-MISTAKES: dict[Callable[[pytest.MonkeyPatch], None], tuple[dict[str, Any], list[str]]] = {
-    _a_missing_job_is_gone_whatever_its_pods_do: ({"loses_ledgers": False}, ["rows return"]),
-    _what_a_watch_did_not_tell_is_gone: ({}, ["rows return"]),
-    _jobs_without_a_slot_are_left_alone: ({"loses_ledgers": True}, ["wipe", "accept"]),
-    _predecessors_are_left_alone: ({"predecessor": True}, ["rows return"]),
-    _claims_not_found_at_once_are_released: ({"loses_ledgers": False}, ["crash"]),
-    _names_are_free_once_their_end_is_counted: (
-        {"history": 0, "loses_ledgers": False, "rows": 1},
-        ["rows return"],
-    ),
-    _a_job_is_made_again_beside_a_pod_of_the_first: (
-        {"loses_ledgers": False, "rows": 1},
-        ["rows return"],
-    ),
-    _jobs_go_before_their_end_is_written: ({"history": 0}, ["rows return"]),
-    _a_wiped_ledger_is_a_new_one: ({"loses_ledgers": True}, ["wipe"]),
+# Where each is found soonest: in what kind of world, and by what happens there.
+_PLAIN = {"loses_ledgers": False, "predecessor": False, "unfetchable": 0, "refused": 0, "rows": 1}
+_SEEN = {"tell": None, "go_silent": None}
+_SLOW = {"calls": ["jobs.create", "source"], "faults": [Fault.LATE, Fault.STALE]}
+MISTAKES: dict[Callable[[pytest.MonkeyPatch], None], dict[str, Any]] = {
+    _a_missing_job_is_gone_whatever_its_pods_do: {"setup": _PLAIN},
+    _what_a_watch_did_not_tell_is_gone: {"setup": _PLAIN},
+    _jobs_without_a_slot_are_left_alone: {
+        "setup": _PLAIN | {"loses_ledgers": True},
+        "changes": ["wipe", "accept"],
+        "delete_job": None,
+    },
+    _a_lost_ledger_is_taken_for_what_was_seen: {
+        "setup": _PLAIN | {"loses_ledgers": True},
+        "changes": ["wipe", "accept"],
+        "delete_job": None,
+    },
+    _predecessors_are_left_alone: {"setup": {"predecessor": True}},
+    _claims_not_found_at_once_are_released: {"setup": _PLAIN},
+    _names_are_free_once_their_end_is_counted: {
+        "setup": _PLAIN | {"history": 0},
+        "delete_job": None,
+        "disturb": None,
+        **_SLOW,
+        **_SEEN,
+    },
+    _jobs_sent_twice_are_gone_at_once: {
+        "setup": _PLAIN | {"history": 0},
+        "disturb": None,
+        **_SLOW,
+        **_SEEN,
+    },
+    _a_job_is_made_again_beside_a_pod_of_the_first: {
+        "setup": _PLAIN | {"cooldown": "0s"},
+        "disturb": None,
+        **_SLOW,
+        **_SEEN,
+    },
+    _jobs_go_before_their_end_is_written: {"setup": _PLAIN | {"history": 0}, "delete_job": None},
+    _a_wiped_ledger_is_a_new_one: {"setup": {"loses_ledgers": True}, "changes": ["wipe"]},
 }
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_finds(mistake: Callable[[pytest.MonkeyPatch], None]) -> None:
-    setup, changes = MISTAKES[mistake]
-    machine = type("Focused", (JobCycle,), {"setup": setup, "changes": changes})
+    machine = type("Focused", (JobCycle,), MISTAKES[mistake])
     with pytest.MonkeyPatch.context() as patch:
         mistake(patch)
         with pytest.raises(Violation):

@@ -273,6 +273,7 @@ class World:
     def _mend(self) -> None:
         """What a person does who finds launches held."""
         self.edit(concurrency=max(1, self.spec["concurrency"]), suspend=False, interval="30s")
+        self.finish_cycle(0)
         self.store.late.clear()
         for network in self.networks:
             network.late.clear()

@@ -121,7 +121,8 @@ class JobTarget:
             return True
         known = {job.launch for job in self._mine()}
         too_old = time.monotonic() - self._listed_at > _LIST_EVERY
-        return bool(ids - known or self._strays(ids) or (ids and too_old))
+        waited_for = ids or not self._alone
+        return bool(ids - known or self._strays(ids) or (waited_for and too_old))
 
     async def _list(self) -> set[str]:
         """Ask what is there; gives the UIDs of what is."""
