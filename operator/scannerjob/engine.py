@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from scannerjob.clock import SystemClock
 from scannerjob.model.limits import MIN_LOOK_DISTANCE
-from scannerjob.ports import Clock, Connector, LedgerStore, Ref
+from scannerjob.ports import Clock, Connector, LedgerStore, Recorder, Ref
 from scannerjob.scan import Scanner
 from scannerjob.workqueue import WorkQueue
 
@@ -44,12 +44,17 @@ class Engine:
     """
 
     def __init__(
-        self, store: LedgerStore, connector: Connector, clock: Clock | None = None
+        self,
+        store: LedgerStore,
+        connector: Connector,
+        clock: Clock | None = None,
+        recorder: Recorder | None = None,
     ) -> None:
         self.may_begin: Callable[[], bool] = _always
         self._store = store
         self._connector = connector
         self._clock = clock or SystemClock()
+        self._recorder = recorder
         self._queue: WorkQueue[Ref] = WorkQueue()
         # What they remember is worth keeping between two cycles, and nothing more.
         self._scanners: dict[Ref, Scanner] = {}
@@ -123,7 +128,9 @@ class Engine:
         """One cycle, of a key that was taken from the queue."""
         scanner = self._scanners.get(ref)
         if scanner is None:
-            scanner = Scanner(ref, self._store, self._connector, self._clock)
+            scanner = Scanner(
+                ref, self._store, self._connector, self._clock, recorder=self._recorder
+            )
             self._scanners[ref] = scanner
         delay: float | None = 0.0
         if not self._queue.paused:

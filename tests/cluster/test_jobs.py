@@ -83,6 +83,11 @@ def test_why_jobs_failed_is_told_and_rows_out_of_attempts_are_parked(
     work.assert_one_job_per_launch()
     work.execute("UPDATE pdf SET pages_created = true WHERE id = 1")
     settled(work, parked=2)
+    events = work.plane.get("-n", work.namespace, "events.events.k8s.io")["items"]
+    told = [each["note"] for each in events if each.get("reason") == "RowsParked"]
+    assert any("OOMKilled (exit code 137)" in note or "exit code 1" in note for note in told)
+    ours = [each for each in events if each["regarding"]["kind"] == "ScannerJob"]
+    assert len(ours) <= 6, "one for each row"
 
 
 def test_a_deadline_ends_a_job_and_counts_as_an_attempt(
@@ -554,8 +559,7 @@ def test_kubectl_waits_for_ready(work: JobWorkload, operators: Operators) -> Non
     assert "condition met" in said
     found = work.found()
     assert found["status"]["observedGeneration"] == found["metadata"]["generation"]
-    described = work.kubectl("describe", "scj", "pdf-pages")
-    assert "Scanning" in described
+    eventually(lambda: "Scanning" in work.kubectl("events", "--for", "scannerjob/pdf-pages"))
 
 
 def test_helm_waits_until_it_is_ready_and_not_for_its_work(

@@ -14,6 +14,7 @@ from scannerjob import apiserver
 from scannerjob.apiserver import TIMEOUT, RefusedError, asking
 from scannerjob.connect import SecretConnector
 from scannerjob.controller.elector import CALL_WITHIN, LEASE_SECONDS, Elector
+from scannerjob.controller.events import EventRecorder
 from scannerjob.controller.lease import LeaseStore, own_namespace
 from scannerjob.controller.options import Options
 from scannerjob.controller.resync import Resync
@@ -43,6 +44,7 @@ class Operator:
     resync: Resync
     resync_runs: bool
     elector: Elector | None
+    _events: EventRecorder
     _store: WatchedStore
     _api: ApiClient
     _connector: SecretConnector
@@ -63,12 +65,13 @@ class Operator:
         jobs = JobTargets(api)
         store = WatchedStore(KubernetesStore(api))
         connector = SecretConnector(KubernetesSecrets(api), in_cluster=True, jobs=jobs)
-        engine = Engine(store, connector)
+        events = EventRecorder(api)
+        engine = Engine(store, connector, recorder=events)
         resync = Resync(api, store, engine.wake, options.namespaces or ())
         elector = _elector(api, engine, options) if options.leader_election else None
         # Where it is not known which namespaces are watched, a lost watch cannot be told.
         known = options.namespaces is not None
-        operator = cls(engine, jobs, resync, known, elector, store, api, connector)
+        operator = cls(engine, jobs, resync, known, elector, events, store, api, connector)
         operator._begin()
         return operator
 
@@ -101,6 +104,7 @@ class Operator:
         if self.elector:
             await self.elector.release()
         await closing
+        await self._events.close()
         await self._connector.close()
         await close(self._api)
 
