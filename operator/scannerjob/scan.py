@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime
 from typing import Any
 from uuid import uuid4
@@ -34,19 +33,13 @@ from scannerjob.model.limits import (
     STATUS_BYTES_PER_SECOND,
 )
 from scannerjob.model.reading import (
-    free_slots,
-    keys_to_look_up,
     next_time,
-    orphans_that_left,
-    rows_to_read,
-    urgent,
-    worth_a_look,
 )
-from scannerjob.model.row import Rows
 from scannerjob.model.spec import NO_TIME, ScannerJobSpec, SpecError, parse_spec
 from scannerjob.narrate import tell_changes, tell_launched, tell_parked, tell_waiting
+from scannerjob.observer import Observer, known_facts
 from scannerjob.outbox import Outbox
-from scannerjob.peers import Backoff, Peer
+from scannerjob.peers import Backoff
 from scannerjob.ports import (
     Clock,
     ConfigurationError,
@@ -58,9 +51,6 @@ from scannerjob.ports import (
     Recorder,
     Ref,
     Snapshot,
-    SourceError,
-    Target,
-    TargetError,
 )
 from scannerjob.status import cycle_status, differs, unusable_status
 
@@ -69,8 +59,6 @@ log = logging.getLogger(__name__)
 # A write that was lost to another one is read again after this long: at once, but no busy loop.
 _AFTER_CONFLICT = 0.05
 _STOPPING = Hold("Stopping", "this process is stopping")
-_DELETING = Hold("Deleting", "the ScannerJob is being deleted; what is out goes on")
-_AUTHENTICATION_FAILED = "AuthenticationFailed"
 # What says nothing of how the target is.
 _ROWS_OWN = (Fact.ACCEPTED, Fact.REFUSED)
 
@@ -103,15 +91,10 @@ class Scanner:
         self._new_id = new_id
         self._recorder = recorder
         self._outbox = Outbox()
-        self._next_look = 0.0
-        self._more_rows = False
-        self._look_found = conditions.Look()
-        self._database = Peer()
-        self._target = Peer()
+        self._observer = Observer(ref, connector, clock)
         self._store_rest = Backoff()
         self._unusable_rest = Backoff()
         self._generation: tuple[str, int] | None = None
-        self._target_checked = False
 
     @property
     def has_reports(self) -> bool:
@@ -129,10 +112,10 @@ class Scanner:
             self._store_rest.worked()
             return seconds
         except ConflictError:
-            self._next_look = 0.0  # the last one led to nothing
+            self._observer.look_soon()
             return _AFTER_CONFLICT
         except PortError as error:
-            self._next_look = 0.0
+            self._observer.look_soon()
             rest = self._store_rest.failed(self._clock.boottime())
             log.warning("%s: %s: %s; next try in %.0f s", self.ref, error.reason, error, rest)
             return rest
@@ -156,17 +139,18 @@ class Scanner:
             return await self._say_unusable(snapshot, error, now)
         # 2. observe: strictly before the query, so that a task which committed and then reported
         # its end is no longer among the rows.
-        facts = await self._observe(connections, ledger, snapshot, stopping, now)
+        reports = self._outbox.reports
+        if stopping:
+            facts = known_facts(connections, snapshot, reports, _STOPPING, now)
+        else:
+            facts = await self._observer.observe(connections, ledger, snapshot, reports, now)
         # 3. query
-        facts = await self._query(connections, spec, ledger, facts, now)
+        facts = await self._observer.query(connections, spec, ledger, facts, now)
         # 4. decide. Reading may have taken long, or this process was frozen meanwhile: a claim's
         # time is that of the decision, and from here on whoever freezes sends nothing.
         deadline = self._clock.boottime() + SEND_WITHIN.total_seconds()
         decision = decide(spec, ledger, facts, self._clock.now(), self._new_id)
-        self._note_look(facts, decision)
-        if not facts.hold and not decision.sends:
-            # Asked after its failure, it answered, and there is no launch to prove it by.
-            self._target.mended()
+        self._observer.note_decision(facts, decision)
         # 5. claim. A crash before the write: nothing happened. After it, and before the launch: the
         # claims stand in the ledger with nobody to answer for them, and are sent again or held.
         said = self._conditions(decision, facts, connections, now)
@@ -188,22 +172,11 @@ class Scanner:
     # 1. read
 
     def _note_change(self, snapshot: Snapshot) -> None:
-        """Look at once after a change of the spec: its author is waiting for what it does.
-
-        A target that was asked about this very spec before, by any process, is not asked again.
-        """
         generation = (snapshot.uid, snapshot.generation)
         if generation != self._generation:
             self._generation = generation
-            self._next_look = 0.0
-            told = conditions.find(snapshot.status, "TargetReachable")
-            self._target_checked = (
-                told.get("status") == "True"
-                and told.get("observedGeneration") == snapshot.generation
-            )
             self._unusable_rest.worked()
-            self._database.try_at_once()
-            self._target.try_at_once()
+            self._observer.spec_changed(snapshot)
 
     def _ledger(self, snapshot: Snapshot, spec: ScannerJobSpec, now: datetime) -> Ledger:
         """The ledger, or a new one. A mark without a ledger is always a ledger that vanished."""
@@ -227,160 +200,6 @@ class Scanner:
             tell_changes(snapshot, written.status, self._recorder, told=True)
         return self._unusable_rest.failed(self._clock.boottime())
 
-    # 2. observe
-
-    async def _observe(
-        self,
-        connections: Connections,
-        ledger: Ledger,
-        snapshot: Snapshot,
-        stopping: bool,
-        now: datetime,
-    ) -> Facts:
-        target = connections.target
-        facts = Facts(
-            traits=target.traits,
-            query_hash=connections.source.query_hash,
-            endpoints=target.endpoints,
-            read_at=now,
-            observations=None,
-            rows=None,
-            reports=self._outbox.reports,
-            requests=snapshot.requests,
-            hold=_STOPPING if stopping else self._hold(snapshot),
-        )
-        if stopping:
-            return facts
-        facts = replace(facts, hold=facts.hold or await self._check(target))
-        try:
-            seen = await target.observe([item.id for item in ledger.outstanding])
-        except TargetError as error:
-            return replace(facts, hold=self._target_failed(error.reason, str(error)))
-        return replace(
-            facts,
-            observations=seen.observations,
-            strays=seen.strays,
-            hold=facts.hold or seen.hold,
-            traits=target.traits,
-        )
-
-    def _hold(self, snapshot: Snapshot) -> Hold | None:
-        if snapshot.deleting:
-            return _DELETING
-        trouble = self._target.contact.trouble
-        if trouble is None or not self._target.rest(self._clock.boottime()):
-            return None
-        return Hold(trouble.reason, trouble.message)
-
-    async def _check(self, target: Target) -> Hold | None:
-        """Ask before anything is claimed: an outage, or a bad template, is no reason for claims."""
-        if self._target_checked and self._target.contact.trouble is None:
-            return None
-        try:
-            await target.check()
-        except TargetError as error:
-            return self._target_failed(error.reason, str(error))
-        self._target_checked = True
-        if self._target.contact.trouble is None:
-            self._target.answered()
-        return None
-
-    def _target_failed(self, reason: str, message: str) -> Hold:
-        """Leave the target alone for a while; gives the reason to launch nothing there."""
-        self._connector.forget(self.ref)
-        rest = self._target.failed(reason, message, self._clock.boottime())
-        log.warning("%s: %s: %s; nothing is sent for %.0f s", self.ref, reason, message, rest)
-        return Hold(reason, message)
-
-    # 3. query
-
-    async def _query(
-        self,
-        connections: Connections,
-        spec: ScannerJobSpec,
-        ledger: Ledger,
-        facts: Facts,
-        now: datetime,
-    ) -> Facts:
-        if facts.observations is None:
-            return facts
-        if not worth_a_look(spec, ledger, facts, now):
-            self._plan_next_look(spec)
-            return facts
-        if not self._look_is_due(spec, ledger, facts, now):
-            return facts
-        try:
-            rows = await self._look(connections, spec, ledger, facts, now)
-        except SourceError as error:
-            self._database_failed(error)
-            return facts
-        self._database.answered()
-        self._next_look = self._clock.boottime()
-        self._plan_next_look(spec)
-        facts = replace(facts, rows=rows)
-        return await self._supersede(connections, ledger, facts, now)
-
-    def _look_is_due(
-        self, spec: ScannerJobSpec, ledger: Ledger, facts: Facts, now: datetime
-    ) -> bool:
-        boottime = self._clock.boottime()
-        if self._database.rest(boottime):
-            return False
-        refill = self._more_rows and free_slots(spec, len(ledger.outstanding)) > 0
-        return boottime >= self._next_look or refill or urgent(ledger, facts, now)
-
-    def _plan_next_look(self, spec: ScannerJobSpec) -> None:
-        """One interval after the last look, or after the last time that none was worth it.
-
-        A look that failed, or could not be made, stays due.
-        """
-        boottime = self._clock.boottime()
-        if boottime >= self._next_look:
-            self._next_look = boottime + spec.interval.total_seconds()
-
-    async def _look(
-        self,
-        connections: Connections,
-        spec: ScannerJobSpec,
-        ledger: Ledger,
-        facts: Facts,
-        now: datetime,
-    ) -> Rows:
-        source = connections.source
-        rows = await source.scan(rows_to_read(spec, ledger))
-        unclear = keys_to_look_up(ledger, facts, rows, now)
-        return await source.fetch(rows, unclear) if unclear else rows
-
-    def _database_failed(self, error: SourceError) -> None:
-        if error.reason == _AUTHENTICATION_FAILED:
-            self._connector.forget(self.ref)
-        rest = self._database.failed(error.reason, str(error), self._clock.boottime())
-        log.warning("%s: %s: %s; next try in %.0f s", self.ref, error.reason, error, rest)
-
-    async def _supersede(
-        self, connections: Connections, ledger: Ledger, facts: Facts, now: datetime
-    ) -> Facts:
-        """Make sure that no late sender can still launch the claims whose rows have left."""
-        ids = orphans_that_left(ledger, facts, now)
-        if not ids:
-            return facts
-        try:
-            superseded = await connections.target.supersede(ids)
-        except TargetError as error:
-            return replace(facts, hold=self._target_failed(error.reason, str(error)))
-        return replace(facts, observations={**(facts.observations or {}), **superseded})
-
-    # 4. decide
-
-    def _note_look(self, facts: Facts, decision: Decision) -> None:
-        """Remember what a look found: it is true until the next one."""
-        if facts.rows is None:
-            return
-        rows = facts.rows
-        self._look_found = conditions.Look(rows.problems, rows.blocked, decision.brakes)
-        if not decision.holds:
-            self._more_rows = decision.more_rows
-
     # 5. claim
 
     def _conditions(
@@ -390,12 +209,12 @@ class Scanner:
             return []
         return conditions.running(
             decision.ledger,
-            self._look_found,
+            self._observer.found,
             decision.holds,
             connections.source.warnings,
             connections.source.plan,
-            self._database.contact,
-            self._target.contact,
+            self._observer.database.contact,
+            self._observer.target.contact,
             _stuck(facts) if facts.traits.sees_all else None,
             now,
         )
@@ -412,7 +231,7 @@ class Scanner:
         with self._outbox.claiming(decision.sends):
             written = await self._store.write(snapshot, status)
         self._outbox.booked(decision.ledger)
-        told = self._database.contact.trouble or self._target.contact.trouble
+        told = self._observer.database.contact.trouble or self._observer.target.contact.trouble
         tell_changes(snapshot, written.status, self._recorder, told=bool(told))
         return written.status
 
@@ -437,12 +256,12 @@ class Scanner:
         outcomes = self._outbox.answer(sends, await connections.target.launch(sends, deadline))
         failures = [seen for seen in outcomes if seen.fact not in _ROWS_OWN]
         if failures:
-            self._more_rows = True
+            self._observer.more_rows = True
             reason = failures[0].reason or "no answer"
             message = f"{len(failures)} of {len(outcomes)} launches: {reason}"
-            self._target_failed("LaunchFailed", message)
+            self._observer.target_failed("LaunchFailed", message)
         else:
-            self._target.answered()
+            self._observer.target.answered()
         return outcomes
 
     # 7. report
@@ -458,11 +277,10 @@ class Scanner:
         spacing = len(json.dumps(status)) / STATUS_BYTES_PER_SECOND
         if self._outbox.unbooked:
             return spacing
-        boottime = self._clock.boottime()
-        target_rest = self._target.rest(boottime)
+        target_rest = self._observer.target.rest(self._clock.boottime())
         if facts.observations is None:
             return max(target_rest, spacing)
-        waits = [max(self._next_look - boottime, self._database.rest(boottime))]
+        waits = [self._observer.until_next_look()]
         waits += [target_rest] if target_rest else []
         if coming := next_time(decision.ledger, facts.traits, facts.read_at):
             elapsed = self._clock.now() - facts.read_at

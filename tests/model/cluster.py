@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from scannerjob.model.facts import Fact
-from scannerjob.targets.job.names import ATTEMPT, KEY, LAUNCH, NAME, UID
+from scannerjob.targets.job.names import ATTEMPT, KEY, LAUNCH, NAME, UID, job_name
 from scannerjob.targets.job.view import view
 from tests.model.basics import NETWORK_DELAY, REF
 from tests.model.workers import Message
@@ -219,11 +219,11 @@ class Cluster:
     def begin_with_a_predecessor(self) -> None:
         """A Job of an earlier ScannerJob is at work on the first row's old generation."""
         metadata = {
-            "name": "pages-of-old",
+            "name": job_name(REF.name, "old"),
             "namespace": REF.namespace,
             "labels": {NAME: REF.name, UID: "old", LAUNCH: "old"},
             "annotations": {KEY: "[0]", ATTEMPT: "1"},
-            "ownerReferences": [{"uid": "old", "controller": True}],
+            "ownerReferences": [{"name": REF.name, "uid": "old", "controller": True}],
         }
         self.create({"metadata": metadata, "spec": {}}, Message("old", "[0]", 0, None, None, False))
 

@@ -17,6 +17,7 @@ from scannerjob import scan
 from scannerjob.model import book, decide, settle
 from scannerjob.model.book import Book
 from scannerjob.model.row import Rows
+from scannerjob.observer import Observer
 from scannerjob.ports import ConflictError, SourceError, UnknownOutcomeError
 from scannerjob.scan import Scanner
 from tests.model.basics import Violation
@@ -58,7 +59,7 @@ def _a_look_that_failed_shows_no_rows(patch: pytest.MonkeyPatch) -> None:
         except SourceError:
             return Rows(connections.source.query_hash, complete=True, key=("id",))
 
-    patch.setattr(Scanner, "_look", look)
+    patch.setattr(Observer, "_look", look)
 
 
 def _waiting_rows_are_never_due(patch: pytest.MonkeyPatch) -> None:
@@ -83,8 +84,8 @@ def _rests_are_cut_to_the_second(patch: pytest.MonkeyPatch) -> None:
 
 
 def _deletion_stops_nothing(patch: pytest.MonkeyPatch) -> None:
-    hold = Scanner._hold
-    patch.setattr(Scanner, "_hold", lambda self, seen: hold(self, replace(seen, deleting=False)))
+    hold = Observer._hold
+    patch.setattr(Observer, "_hold", lambda self, seen: hold(self, replace(seen, deleting=False)))
 
 
 def _rows_that_left_settle_what_is_told(patch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from hypothesis import Phase
 from scannerjob.model import settle
 from scannerjob.model.facts import Fact, Observation
 from scannerjob.model.reading import is_gone
+from scannerjob.observer import Observer
 from scannerjob.scan import Scanner
 from scannerjob.targets.job import target
 from scannerjob.targets.job.target import JobTarget
@@ -70,7 +71,7 @@ def _a_job_is_made_again_beside_a_pod_of_the_first(patch: pytest.MonkeyPatch) ->
 
 
 def _jobs_go_before_their_end_is_written(patch: pytest.MonkeyPatch) -> None:
-    observe = Scanner._observe
+    observe = Observer.observe
 
     async def observe_and_clean_up(self: Any, connections: Any, ledger: Any, *of: Any) -> Any:
         facts = await observe(self, connections, ledger, *of)
@@ -79,7 +80,7 @@ def _jobs_go_before_their_end_is_written(patch: pytest.MonkeyPatch) -> None:
         await connections.target.clean_up(out, ended)
         return facts
 
-    patch.setattr(Scanner, "_observe", observe_and_clean_up)
+    patch.setattr(Observer, "observe", observe_and_clean_up)
 
 
 def _has_ended(seen: Mapping[str, Observation] | None, launch: str) -> bool:
