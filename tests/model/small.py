@@ -53,6 +53,8 @@ class Model:
     faults: int = 1
     spells: tuple[int, ...] = (6, 40, 140)
     waits: int = 2
+    # Rows become Jobs: the API server is the broker, a Job is a message, and its pod the execution.
+    jobs: bool = False
     # Mistakes that the exploration must find.
     query_first: bool = False
     ignore_conflicts: bool = False
@@ -67,12 +69,16 @@ class Model:
             "query": "SELECT 1",
             "concurrency": self.cap,
             "retry": {"attempts": 2, "backoff": "0s"},
-            "celery": {"broker": secret, "task": "t", **life},
         }
+        if self.jobs:
+            return parse_spec(document | {"job": {"template": {}}})
+        document["celery"] = {"broker": secret, "task": "t", **life}
         return parse_spec(document | ({"deadline": "60s"} if self.lifetime else {}))
 
     @cached_property
     def traits(self) -> TargetTraits:
+        if self.jobs:
+            return TargetTraits(tells_outcomes=True, resend_within=timedelta.max, sees_all=True)
         return TargetTraits(self.outcomes, RESEND_WITHIN if self.idempotent else None)
 
 
@@ -214,7 +220,7 @@ def _steps(model: Model, state: State) -> Iterator[Step]:
             yield f"operator {n}: {name}", after
         if state.faults < model.faults and operator != Operator():
             yield f"operator {n} is killed", _fault(_with(state, n, Operator()))
-    yield from _worker_steps(state)
+    yield from _worker_steps(model, state)
     for index, sending in enumerate(state.late):
         rest = state.late[:index] + state.late[index + 1 :]
         if state.now <= sending.until:
@@ -263,11 +269,18 @@ def _observe(model: Model, state: State, ledger: Ledger) -> tuple[tuple[str, Obs
     if not model.outcomes:
         return ()
     ids = {item.id for item in ledger.outstanding}
+    if model.jobs:
+        return tuple((i, _seen_live(state, i)) for i in sorted(ids))
     return tuple(
         (message.id, Observation(message.result))
         for message in state.messages
         if message.id in ids and message.result is not None
     )
+
+
+def _seen_live(state: State, launch: str) -> Observation:
+    found = [message for message in state.messages if message.id == launch]
+    return Observation((found[0].result or Fact.ACCEPTED) if found else Fact.GONE)
 
 
 def _pending(state: State) -> tuple[str, ...]:
@@ -281,7 +294,7 @@ def _query(model: Model, state: State, n: int) -> Iterator[Step]:
     rows = operator.rows if model.query_first else _pending(state)
     asked = replace(operator, step="write", seen=seen, rows=rows)
     ids = orphans_that_left(operator.ledger, _facts(model, asked), state.now)
-    if not ids or not model.idempotent:
+    if not ids or not model.idempotent or model.jobs:
         yield "queries", _with(state, n, asked)
         return
     landed = {message.id for message in state.messages}
@@ -413,7 +426,7 @@ def _row(key: str) -> int:
     return int(key.strip("[]"))
 
 
-def _worker_steps(state: State) -> Iterator[Step]:
+def _worker_steps(model: Model, state: State) -> Iterator[Step]:
     for n, message in enumerate(state.messages):
         if message.state == "queued":
             yield f"a worker takes {message.id}", _taken(state, n)
@@ -421,7 +434,8 @@ def _worker_steps(state: State) -> Iterator[Step]:
             after = replace(_left(state, message.key), done=state.done | {message.key})
             yield f"{message.id} commits", _as(after, n, state="done")
             yield f"{message.id} fails", _as(state, n, state="gone", result=Fact.FAILED)
-            yield f"{message.id} dies", _as(state, n, state="gone")
+            told = Fact.FAILED if model.jobs else None
+            yield f"{message.id} dies", _as(state, n, state="gone", result=told)
         elif message.state == "done":
             yield f"{message.id} reports", _as(state, n, state="gone", result=Fact.SUCCEEDED)
 

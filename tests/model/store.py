@@ -121,6 +121,10 @@ class Store:
             self.marked = True
             return
         before, self.status = self.status, json.loads(status)
+        if "items" not in self.status:
+            # It could not be connected yet, and says so.
+            self._judge_unbegun(before)
+            return
         sends = _claims(self.status).items() - _sends(before).items()
         self._judge_ends(before, self.status)
         self._judge_claims({launch_id for launch_id, _ in sends} - _sends(before).keys())
@@ -149,6 +153,10 @@ class Store:
         )
 
     # What every write must keep.
+
+    def _judge_unbegun(self, before: Mapping[str, Any]) -> None:
+        if "items" in before:
+            self._world.violated("a ledger is written away")
 
     def _judge_time(self) -> None:
         if self.deleting:
@@ -199,7 +207,7 @@ class Store:
         launched = sum(item["phase"] == "Launched" for item in new.values())
         if after["launched"] != _ended(after) + launched:
             world.violated("counters: launched is not succeeded + failed + lost + outstanding")
-        if not before:
+        if "items" not in before:
             return
         left = old.keys() - new.keys()
         counted = _ended(after) - _ended(before)

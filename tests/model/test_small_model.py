@@ -15,7 +15,7 @@ import pytest
 
 from scannerjob.model import book, settle
 from scannerjob.model.decide import decide
-from scannerjob.model.facts import Decision, Fact, Facts, Report
+from scannerjob.model.facts import Decision, Fact, Facts, Observation, Report
 from scannerjob.model.ledger import Item, Ledger
 from scannerjob.model.spec import ScannerJobSpec
 from tests.model.small import Broken, Model, explore
@@ -33,6 +33,10 @@ def test_no_order_of_events_breaks_a_promise(
     spells = (6, 40, 140) if lifetime else (6, 40, 960)
     model = Model(decide, idempotent, outcomes, lifetime, spells=spells)
     print(explore(model, STATES), "states")
+
+
+def test_no_order_of_events_breaks_a_promise_where_rows_become_jobs() -> None:
+    print(explore(_jobs(), STATES), "states")
 
 
 def test_one_row_without_faults_is_explored_to_the_end() -> None:
@@ -95,6 +99,20 @@ def test_finds_that_a_later_send_which_failed_frees_the_slot() -> None:
 def test_finds_a_life_that_is_taken_for_over_too_early(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(settle, "_lapsed", lambda item, facts: _age(item, facts) >= 5)
     assert _found(replace(_model(), rows=1))
+
+
+def test_finds_a_claim_that_is_taken_for_never_created_too_early(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def never_came(item: Item, seen: Observation | None, read_at: datetime) -> bool:
+        return seen is not None and seen.fact is Fact.GONE
+
+    monkeypatch.setattr(settle, "_never_came", never_came)
+    assert "0 ends for 1 of 1 launches" in _found(replace(_jobs(), rows=1))
+
+
+def _jobs() -> Model:
+    return Model(decide, True, True, False, spells=(6, 40, 960), jobs=True)
 
 
 def _model() -> Model:
