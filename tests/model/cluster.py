@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 Document = dict[str, Any]
 
 
+# The launch of an earlier ScannerJob of the same name.
+PREDECESSOR = "old"
+
+
 @dataclass
 class Job:
     """A Job object and the one pod that it has."""
@@ -219,13 +223,15 @@ class Cluster:
     def begin_with_a_predecessor(self) -> None:
         """A Job of an earlier ScannerJob is at work on the first row's old generation."""
         metadata = {
-            "name": job_name(REF.name, "old"),
+            "name": job_name(REF.name, PREDECESSOR),
             "namespace": REF.namespace,
-            "labels": {NAME: REF.name, UID: "old", LAUNCH: "old"},
+            "labels": {NAME: REF.name, UID: "old", LAUNCH: PREDECESSOR},
             "annotations": {KEY: "[0]", ATTEMPT: "1"},
             "ownerReferences": [{"name": REF.name, "uid": "old", "controller": True}],
         }
-        self.create({"metadata": metadata, "spec": {}}, Message("old", "[0]", 0, None, None, False))
+        self.create(
+            {"metadata": metadata, "spec": {}}, Message(PREDECESSOR, "[0]", 0, None, None, False)
+        )
 
     def predecessor_runs(self) -> bool:
         """Whether a Job of it has not ended."""

@@ -21,7 +21,7 @@ from scannerjob.targets.job.target import JobTarget
 from scannerjob.targets.job.targets import JobTargets
 from scannerjob.targets.job.view import JobView, view
 from tests.model.basics import NETWORK_DELAY, Fault, Pause
-from tests.model.cluster import Cluster, Document, Watch
+from tests.model.cluster import PREDECESSOR, Cluster, Document, Watch
 
 if TYPE_CHECKING:
     from tests.model.world import World
@@ -145,7 +145,11 @@ class Api:
         await Pause("jobs.find: answered")
         return found
 
-    async def pods(self, namespace: str, launches: Collection[str]) -> list[Document]:
+    async def pods(self, namespace: str, selector: str) -> list[Document]:
+        """Asked for those of an earlier ScannerJob only."""
+        return await self.pods_of(namespace, [PREDECESSOR])
+
+    async def pods_of(self, namespace: str, launches: Collection[str]) -> list[Document]:
         await self._may_fail("jobs.pods")
         found = self._cluster.pods(launches)
         await Pause("jobs.pods: answered")

@@ -57,7 +57,10 @@ def _jobs_without_a_slot_are_left_alone(patch: pytest.MonkeyPatch) -> None:
 
 
 def _predecessors_are_left_alone(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(JobTarget, "_predecessors", lambda self: None)
+    async def none(self: Any) -> None:
+        return None
+
+    patch.setattr(JobTarget, "_predecessors", none)
 
 
 def _claims_not_found_at_once_are_released(patch: pytest.MonkeyPatch) -> None:
@@ -107,7 +110,7 @@ def _late_words_are_taken_in(patch: pytest.MonkeyPatch) -> None:
 
     async def all_that_is_known(self: Any) -> set[str]:
         await listing(self)
-        return {job.launch for job in self._mine()}
+        return {job.uid for job in self._mine()}
 
     patch.setattr(JobTarget, "_list", all_that_is_known)
 
