@@ -58,6 +58,7 @@ class Table:
 
     query_hash = "q"
     warnings: Sequence[str] = ()
+    plan = None
 
     def __init__(self) -> None:
         self.keys = ["a"]

@@ -102,7 +102,7 @@ def _condition(status: Mapping[str, Any], *types: str) -> Mapping[str, Any] | No
 def _owner(metadata: Mapping[str, Any], launch: str) -> str | None:
     owners = metadata.get("ownerReferences") or ()
     controller = next((each for each in owners if each.get("controller")), None)
-    if controller is None or metadata["name"] != job_name(controller["name"], launch):
+    if controller is None or metadata["name"] != job_name(controller.get("name", ""), launch):
         return None
     return str(controller["uid"])
 
