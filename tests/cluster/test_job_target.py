@@ -154,6 +154,17 @@ class TestTheTemplate:
         site.reopen()
         assert site.observed("1", told=False).fact is Fact.ACCEPTED
 
+    @pytest.mark.parametrize("name", ["a", "1", "a.b", "x" * 63, "a" * 49 + ".b", "9." * 40 + "z"])
+    def test_of_any_name_makes_jobs_whose_pods_are_found(self, opened: Open, name: str) -> None:
+        site = opened(template(suspend=True), name=name)
+
+        site.check()
+        assert site.launch_one("1") == ACCEPTED
+
+        site.reopen()
+        assert site.observed("1", told=False) == ACCEPTED
+        assert site.observe().strays[0].id == "id-1"
+
 
 class TestAJob:
     def test_is_what_its_row_and_its_template_make_it(self, opened: Open) -> None:
