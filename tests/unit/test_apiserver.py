@@ -2,13 +2,26 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
+from collections.abc import Mapping
 from pathlib import Path
 
+import aiohttp
 import pytest
 import yaml
+from aiohttp.client_reqrep import ConnectionKey
+from kubernetes.aio.client import ApiException
 
 from scannerjob import apiserver
-from scannerjob.ports import ConfigurationError, Ref, Snapshot, UnknownOutcomeError
+from scannerjob.apiserver import RefusedError, asking
+from scannerjob.ports import (
+    ConfigurationError,
+    PortError,
+    Ref,
+    Snapshot,
+    UnknownOutcomeError,
+    UnreachedError,
+)
 from scannerjob.stores.kubernetes import KubernetesStore
 
 FOUND = json.dumps(
@@ -87,3 +100,82 @@ def test_without_cluster_and_kubeconfig_the_remedy_is_named(
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
     with pytest.raises(ConfigurationError, match="KUBECONFIG"):
         asyncio.run(apiserver.connect())
+
+
+KEY = ConnectionKey("db", 443, True, True, None, None, None)
+
+
+def meaning(error: Exception) -> PortError:
+    with pytest.raises(PortError) as told, asking("create Job docs/pages-1"):
+        raise error
+    return told.value
+
+
+def answered(status: int, body: object = None, reason: str = "Why") -> ApiException:
+    error = ApiException(status=status, reason=reason)
+    error.body = body if isinstance(body, str) or body is None else json.dumps(body)
+    return error
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 413, 422])
+def test_a_refusal_proves_that_nothing_was_done(status: int) -> None:
+    error = meaning(answered(status, {"message": "no"}))
+
+    assert isinstance(error, RefusedError)
+    assert (error.status, error.told, error.causes) == (status, "no", ())
+    assert str(error) == "cannot create Job docs/pages-1: no"
+
+
+@pytest.mark.parametrize("status", [0, 408, 410, 429, 500, 503, 504])
+def test_any_other_answer_leaves_it_open(status: int) -> None:
+    error = meaning(answered(status))
+
+    assert type(error) is UnknownOutcomeError
+    assert error.reason == "APIServerFailed"
+
+
+def test_a_refusal_names_the_fields_that_are_wrong() -> None:
+    named = {"reason": "FieldValueRequired", "message": "Required value", "field": "spec.a"}
+    causes: list[Mapping[str, str]] = [named, {"message": "of no field"}, {"field": "spec.b"}]
+
+    error = meaning(answered(422, {"message": "no", "details": {"causes": causes}}))
+
+    assert isinstance(error, RefusedError)
+    assert error.causes == (("spec.a", "Required value"), ("spec.b", "None"))
+
+
+@pytest.mark.parametrize("body", [None, "", "<html>", "[]", '"a"', "{}", '{"details": null}'])
+def test_an_answer_that_is_no_status_is_told_by_its_code(body: str | None) -> None:
+    error = meaning(answered(403, body, "Forbidden"))
+
+    assert str(error) == "cannot create Job docs/pages-1: 403 Forbidden"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        aiohttp.ClientConnectorError(KEY, OSError("refused")),
+        aiohttp.ClientConnectorDNSError(KEY, OSError("unknown host")),
+        aiohttp.ClientConnectorCertificateError(KEY, ssl.CertificateError("expired")),
+    ],
+)
+def test_without_a_connection_nothing_was_done(error: Exception) -> None:
+    assert type(meaning(error)) is UnreachedError
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        TimeoutError(),
+        aiohttp.ServerDisconnectedError(),
+        aiohttp.ClientOSError("reset"),
+        ConnectionResetError("reset"),
+    ],
+)
+def test_an_answer_that_was_lost_leaves_it_open(error: Exception) -> None:
+    lost = meaning(error)
+
+    assert type(lost) is UnknownOutcomeError
+    assert lost.reason == "APIServerUnreachable"
+    assert str(lost).startswith("cannot create Job docs/pages-1: no answer from the API server: ")
+    assert not str(lost).endswith(": ")

@@ -135,6 +135,21 @@ def test_launches_whose_life_goes_on_are_not_stalled() -> None:
     assert said(ledger=ledger(alive))["Stalled"].status == "False"
 
 
+def test_jobs_that_do_not_get_on_are_stalled_and_named_up_to_five() -> None:
+    stalled = said(stuck=[f"Job {n} has no pod" for n in range(7)])["Stalled"]
+
+    assert (stalled.status, stalled.reason) == ("True", "JobsStuck")
+    assert stalled.message.startswith("Job 0 has no pod; Job 1 has no pod; ")
+    assert "Job 5" not in stalled.message
+    assert stalled.message.endswith("; and 2 more")
+
+
+def test_long_work_on_a_target_that_sees_it_all_is_not_stalled() -> None:
+    old = ledger(item("a", since=ago(999_999)))
+
+    assert said(ledger=old, stuck=[])["Stalled"].status == "False"
+
+
 def test_the_transition_time_moves_only_with_the_status() -> None:
     first = stamped(unusable(Trouble("InvalidSpec", "a")), [], 1, ago(60))
     second = stamped(unusable(Trouble("SecretNotFound", "b")), first, 2, NOW)

@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from scannerjob.model.decide import ACCEPT_LOST_LEDGER, decide
-from scannerjob.model.facts import Fact, Hold, Observation
+from scannerjob.model.facts import Fact, Facts, Hold, Observation, Stray, TargetTraits
 from scannerjob.model.ledger import Item, Ledger, Phase, ledger_to_status
 from scannerjob.model.limits import MAX_LEDGER_BYTES, MAX_REASON
 from scannerjob.model.reading import orphans_that_left
@@ -34,6 +34,8 @@ from tests.unit.cases import (
     sent,
     spec,
 )
+
+JOBS = TargetTraits(tells_outcomes=True, resend_within=timedelta.max, sees_all=True)
 
 CLAIMED, LAUNCHED, COOLING = Phase.CLAIMED, Phase.LAUNCHED, Phase.COOLING
 WAITING, PARKED = Phase.WAITING, Phase.PARKED
@@ -381,6 +383,136 @@ class TestForgetting:
         decision = decided(spec(), cooled, facts(rows(absence_knowable=False)))
 
         assert decision.ledger.items == ()
+
+
+class TestRefusals:
+    def test_spend_an_attempt_since_the_row_would_be_refused_again(self) -> None:
+        refused = facts(rows("a"), traits=JOBS, reports=report("a", Fact.REFUSED))
+
+        decision = decided(spec(), ledger(item("a", CLAIMED)), refused)
+        last = decided(spec(), ledger(item("a", CLAIMED, attempt=3)), refused)
+
+        waiting = only(decision)
+        assert (waiting.phase, waiting.attempt, waiting.reason) == (WAITING, 2, "a reason")
+        assert (only(last).phase, only(last).attempt) == (PARKED, 3)
+
+    def test_count_as_no_launch_that_failed(self) -> None:
+        refused = facts(rows("a"), traits=JOBS, reports=report("a", Fact.REFUSED))
+
+        counted = decided(spec(), ledger(item("a", CLAIMED)), refused).ledger
+
+        assert (counted.launched, counted.failed, counted.lost) == (0, 0, 0)
+
+    def test_of_a_second_send_say_nothing_of_the_first(self) -> None:
+        twice = item("a", CLAIMED, sends=2, since=ago(1))
+        refused = facts(rows("a"), traits=JOBS, reports=report("a", Fact.REFUSED, sends=2))
+
+        decision = decided(spec(suspend=True), ledger(twice), refused)
+
+        assert (only(decision).phase, only(decision).reason) == (CLAIMED, "a reason")
+
+
+class TestLaunchesThatAreGone:
+    def gone(self, *matching: str, **fields: object) -> Facts:
+        looked = {"traits": JOBS, "observations": seen(a=Fact.GONE), **fields}
+        return facts(rows(*matching), **looked)
+
+    def test_spend_an_attempt_where_their_row_still_matches(self) -> None:
+        decision = decided(spec(), ledger(item("a")), self.gone("a"))
+
+        assert (only(decision).phase, only(decision).attempt) == (WAITING, 2)
+        assert (only(decision).reason, decision.ledger.lost) == ("Gone", 1)
+
+    def test_did_their_work_where_their_row_has_left(self) -> None:
+        decision = decided(spec(), ledger(item("a")), self.gone())
+
+        assert (decision.ledger.items, decision.ledger.succeeded) == ((), 1)
+        assert decision.ledger.last_settled is None
+
+    def test_hold_their_slot_until_their_row_was_looked_for(self) -> None:
+        unread = facts(None, traits=JOBS, observations=seen(a=Fact.GONE))
+
+        assert phases(decided(spec(), ledger(item("a")), unread)) == {"a": LAUNCHED}
+
+    @pytest.mark.parametrize("matching", [(), ("a",)])
+    def test_may_only_not_be_there_yet_while_a_send_can_be_on_its_way(
+        self, matching: tuple[str, ...]
+    ) -> None:
+        claim = item("a", CLAIMED, since=ago(899))
+
+        decision = decided(spec(suspend=True), ledger(claim), self.gone(*matching))
+
+        assert phases(decision) == {"a": CLAIMED}
+
+    def test_were_never_made_once_none_can_be(self) -> None:
+        first = item("a", CLAIMED, since=ago(900))
+        second = replace(first, attempt=2, sends=3, claimed=ago(2000))
+
+        released = decided(spec(suspend=True), ledger(first), self.gone("a"))
+        waiting = only(decided(spec(suspend=True), ledger(second), self.gone("a")))
+
+        assert released.ledger == replace(ledger(), items=())
+        assert (waiting.phase, waiting.attempt, waiting.reason) == (WAITING, 2, "NeverCreated")
+
+    def test_were_looked_for_when_reading_began_and_not_now(self) -> None:
+        claim = item("a", CLAIMED, since=ago(900))
+
+        decision = decided(spec(suspend=True), ledger(claim), self.gone("a", read_at=ago(1)))
+
+        assert phases(decision) == {"a": CLAIMED}
+
+
+class TestStrays:
+    def stray(self, key: str = "a", attempt: int = 1) -> Stray:
+        return Stray(f"stray-{key}", key, attempt, ago(30.5), f"Job pages-{key}")
+
+    def test_get_a_slot_beyond_the_cap(self) -> None:
+        read = facts(rows("a", "b"), traits=JOBS, strays=(self.stray(),))
+
+        decision = decided(spec(concurrency=1), ledger(item("b")), read)
+
+        assert phases(decision) == {"b": LAUNCHED, "a": LAUNCHED}
+        taken = decision.ledger.by_id["stray-a"]
+        assert (taken.attempt, taken.since) == (1, ago(31))
+        assert (decision.ledger.launched, sent(decision)) == (2, [])
+
+    def test_keep_their_row_from_being_launched_in_the_same_cycle(self) -> None:
+        read = facts(rows("a", "b"), traits=JOBS, strays=(self.stray(),))
+
+        assert [key for key, _, _ in sent(decided(spec(), ledger(), read))] == ["b"]
+
+    @pytest.mark.parametrize("phase", [WAITING, PARKED, COOLING])
+    def test_take_the_place_of_what_rests_and_forget_no_attempt(self, phase: Phase) -> None:
+        rests = item("a", phase, attempt=2, until=later(60))
+        read = facts(rows("a"), traits=JOBS, strays=(self.stray(attempt=1),))
+
+        taken = only(decided(spec(), ledger(rests), read))
+
+        assert (taken.id, taken.phase, taken.attempt) == ("stray-a", LAUNCHED, 2)
+
+    def test_of_a_row_that_has_another_launch_out_hold_all_launches(self) -> None:
+        read = facts(rows("a", "b"), traits=JOBS, strays=(self.stray(),))
+
+        decision = decided(spec(), ledger(item("a")), read)
+
+        assert (sent(decision), reasons(decision.holds)) == ([], ["DuplicateJob"])
+        assert only(decision) == item("a")
+        assert "Job pages-a" in decision.holds[0].message
+
+    def test_two_of_one_row_are_a_duplicate_too(self) -> None:
+        twice = (self.stray(), replace(self.stray(), id="another"))
+
+        decision = decided(spec(), ledger(), facts(rows("a"), traits=JOBS, strays=twice))
+
+        assert (only(decision).id, reasons(decision.holds)) == ("stray-a", ["DuplicateJob"])
+
+    def test_get_their_slots_back_while_the_ledger_is_lost(self) -> None:
+        lost = ledger(lost_at=ago(1), lost_until=later(899))
+        read = facts(rows("a", "b"), traits=JOBS, strays=(self.stray(),))
+
+        decision = decided(spec(), lost, read)
+
+        assert (phases(decision), sent(decision)) == ({"a": LAUNCHED}, [])
 
 
 class TestBounds:
