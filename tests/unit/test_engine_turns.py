@@ -59,7 +59,7 @@ def scenario(
         cycles = Cycles()
 
         class StandIn:
-            def __init__(self, ref: Ref, *_: object) -> None:
+            def __init__(self, ref: Ref, *_: object, **__: object) -> None:
                 self.ref = ref
 
             @property

@@ -138,6 +138,9 @@ class TestDefaults:
         assert given["spec"]["template"]["spec"]["restartPolicy"] == "Never"
         assert (kept["spec"]["backoffLimit"], kept["spec"]["podReplacementPolicy"]) == (2, "Any")
 
+    def test_a_limit_for_each_index_is_not_undone_by_one_for_all(self) -> None:
+        assert "backoffLimit" not in made(template(backoffLimitPerIndex=1))["spec"]
+
     @pytest.mark.parametrize("field", ["backoffLimit", "podReplacementPolicy"])
     def test_null_says_nothing(self, field: str) -> None:
         assert made(template(**{field: None}))["spec"] == made()["spec"]

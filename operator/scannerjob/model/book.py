@@ -137,7 +137,8 @@ class Book:
         attempt = max(stray.attempt, known.attempt) if known else stray.attempt
         self._count(launched=1)
         since = stray.since.replace(microsecond=0)
-        return self._put(Item(stray.key, stray.id, Phase.LAUNCHED, attempt, 1, since))
+        # Nobody knows how often it was sent: more than once, for all that follows from it.
+        return self._put(Item(stray.key, stray.id, Phase.LAUNCHED, attempt, 2, since))
 
     def outstanding(self, key: str) -> Item | None:
         """The item of this key, if it holds a slot."""

@@ -26,7 +26,7 @@ from scannerjob.targets.job.names import (
 
 # What a Job is given unless its author says otherwise: attempts are counted here, one Job is one
 # attempt, and no second pod of it starts while the first may still run (KEP-3939).
-_JOB_DEFAULTS = {"backoffLimit": 0, "podReplacementPolicy": "Failed"}
+_JOB_DEFAULTS = {"podReplacementPolicy": "Failed"}
 _POD_DEFAULTS = {"restartPolicy": "Never"}
 _TTL = "ttlSecondsAfterFinished"
 
@@ -117,6 +117,8 @@ def _job(
 
 
 def _complete(job_spec: dict[str, Any], spec: ScannerJobSpec) -> None:
+    if job_spec.get("backoffLimitPerIndex") is None:
+        _add(job_spec, {"backoffLimit": 0})
     _add(job_spec, _JOB_DEFAULTS)
     if spec.deadline is not None:
         _add(job_spec, {"activeDeadlineSeconds": math.ceil(spec.deadline.total_seconds())})
