@@ -8,9 +8,9 @@ from __future__ import annotations
 import pytest
 
 from tests.cluster.jobs import JobWorkload
-from tests.cluster.operators import Operators
+from tests.cluster.operators import Operators, wait_ready
 from tests.support.apiproxy import ApiProxy
-from tests.support.faults import Answer, EndWatch, Fault, Stall
+from tests.support.faults import Answer, Delay, EndWatch, Fault, Request, Stall
 from tests.support.waiting import eventually
 
 CAP = 3
@@ -30,8 +30,7 @@ def test_watches_that_end_are_begun_anew(
     process = proxied.start()
     eventually(lambda: len(work.kubelet.started()) >= 2)
     of_scannerjobs, of_jobs = [
-        proxy.add(fault, path=path, when=lambda request: request.watch, times=3)
-        for path in ("/scannerjobs$", "/jobs$")
+        proxy.add(fault, path=path, when=is_watch, times=3) for path in ("/scannerjobs$", "/jobs$")
     ]
     if isinstance(fault, Answer):
         proxy.add(EndWatch(), times=2)
@@ -41,6 +40,19 @@ def test_watches_that_end_are_begun_anew(
     # A change of the spec is known from the watch alone.
     work.patch({"suspend": True})
     work.wait_reason("Suspended")
+
+
+def test_a_watch_that_breaks_while_another_is_opened_ends_both(
+    work: JobWorkload, proxied: Operators, proxy: ApiProxy
+) -> None:
+    work.insert(4)
+    work.apply(concurrency=CAP)
+    slow = proxy.add(Delay(before=20), path="/scannerjobs$", when=is_watch, times=1)
+    process = proxied.start()
+    eventually(lambda: slow.hits and any(map(is_watch, proxy.requests("GET", "/jobs$"))))
+    proxy.add(EndWatch(500), path="/jobs$", times=1)
+    wait_ready(process, starts=2)
+    work.assert_all_done(4, CAP)
 
 
 @pytest.mark.timeout(300)
@@ -64,9 +76,13 @@ def test_watches_that_fall_silent_hold_up_nobody_for_ever(
     assert process.running, process.log()
 
 
+def is_watch(request: Request) -> bool:
+    return request.watch
+
+
 def wait_watched_anew(proxy: ApiProxy, path: str) -> None:
     def watched() -> bool:
-        return sum(each.watch for each in proxy.requests("GET", path)) > 1
+        return sum(map(is_watch, proxy.requests("GET", path))) > 1
 
     eventually(watched, timeout=90, message=f"{path} is watched anew")
 

@@ -6,8 +6,10 @@ claimed with it. Handlers return nothing, patch nothing and leave no finalizer b
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import chain, repeat
 from typing import Any, cast
 
@@ -24,6 +26,9 @@ log = logging.getLogger(__name__)
 _SCANNERJOBS = (API_GROUP, API_VERSION.removeprefix(f"{API_GROUP}/"), "scannerjobs")
 _JOBS = ("batch", "v1", "jobs")
 _RETRY_START = 5.0
+# What kopf's tasks are called that watch.
+_WATCHER = "watcher for "
+_END_WITHIN = 5.0
 
 
 @kopf.on.startup()
@@ -126,6 +131,21 @@ async def seen_job(event: kopf.RawEvent, memo: kopf.Memo, **_: Any) -> None:
 
 @kopf.on.cleanup()
 async def stop(memo: kopf.Memo, **_: Any) -> None:
-    """Called after the watches have ended."""
+    """Called after the watches have ended, or after one of them has failed."""
     if operator := memo.get("operator"):
         await operator.close()
+    await _end_watches()
+
+
+async def _end_watches() -> None:
+    """After one watch has failed, kopf leaves the others open.
+
+    Later it cancels them together with what may pause them. A watch that is being opened takes that
+    for a pause, begins anew, and keeps the process from its end for ever.
+    """
+    left = [task for task in asyncio.all_tasks() if task.get_name().startswith(_WATCHER)]
+    for task in left:
+        task.cancel()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_END_WITHIN):
+            await asyncio.gather(*left, return_exceptions=True)
