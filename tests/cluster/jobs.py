@@ -91,9 +91,19 @@ class JobWatch:
         self._watch = self._api.watch(self._path, self._version)
         for event in self._watch:
             if event["type"] == "ERROR":
-                raise AssertionError(f"the witness missed something: {event}")
+                # An API server that was started anew has no events of before.
+                yield from self._listed()
+                return
             self._version = event["object"]["metadata"]["resourceVersion"]
             yield event
+
+    def _listed(self) -> Iterator[dict[str, Any]]:
+        found = self._api.get(self._path)
+        for uid in self.jobs.keys() - {job["metadata"]["uid"] for job in found["items"]}:
+            self.jobs[uid].deleted = True
+        for job in found["items"]:
+            yield {"type": "MODIFIED", "object": job}
+        self._version = found["metadata"]["resourceVersion"]
 
     def _note(self, kind: str, job: dict[str, Any]) -> None:
         metadata = job["metadata"]

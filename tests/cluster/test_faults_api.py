@@ -8,12 +8,14 @@ from __future__ import annotations
 import math
 import random
 import time
+from pathlib import Path
 
 import pytest
 
 from tests.cluster.health import answer
 from tests.cluster.jobs import JobWorkload, settled, template
 from tests.cluster.operators import Operators, wait_ready
+from tests.cluster.tokens import BoundToken, Kubeconfig, Pod
 from tests.support.apiproxy import ApiProxy
 from tests.support.faults import (
     Answer,
@@ -191,7 +193,7 @@ def test_an_api_server_that_knows_nobody_for_a_while_is_waited_for(
     wait_hits(rule, 20)
     proxy.remove()
     work.assert_all_done(8, CAP)
-    assert process.running, process.log()
+    assert process.log().count("ready for ScannerJobs") == 1
     assert "Traceback" not in process.log()
 
 
@@ -252,3 +254,39 @@ def test_replicas_that_were_all_cut_off_agree_on_one_leader(
     assert leading().count(True) == 1
     assert all(process.running for process in both)
     settled(work, launched=12)
+
+
+@pytest.mark.parametrize("place", [Kubeconfig, Pod])
+def test_a_token_that_is_replaced_is_used_without_a_restart(
+    work: JobWorkload,
+    proxied: Operators,
+    proxy: ApiProxy,
+    tmp_path: Path,
+    place: type[Kubeconfig | Pod],
+) -> None:
+    """The old one is revoked before the new one is there, which is the worse order."""
+    work.insert(3)
+    work.apply(concurrency=CAP)
+    old = BoundToken(work.plane, work.namespace)
+    credentials = place(proxied.kubeconfig, tmp_path)
+    credentials.put(old.value)
+    options = (f"--namespace={work.namespace}", f"--lease-namespace={work.namespace}")
+    with credentials.operator(*options) as process:
+        settled(work, succeeded=3)
+        old.revoke()
+        eventually(lambda: was_refused(proxy, "scannerjob"), timeout=60)
+        proxy.add(EndWatch(), times=2)
+        eventually(lambda: was_refused(proxy, "kopf"), timeout=60)
+        work.insert(3)
+        credentials.put(BoundToken(work.plane, work.namespace).value)
+        work.assert_all_done(6, CAP)
+        work.patch({"suspend": True})
+        work.wait_reason("Suspended")
+    assert process.log().count("ready for ScannerJobs") == 1
+    assert "Traceback" not in process.log()
+
+
+def was_refused(proxy: ApiProxy, client: str) -> bool:
+    """Whether a client of this name was told that nobody knows it."""
+    asked = [each for each in proxy.requests() if each.user_agent.startswith(client)]
+    return any(each.status == 401 for each in asked)

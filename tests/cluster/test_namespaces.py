@@ -78,7 +78,7 @@ def test_an_operator_for_two_namespaces_touches_no_third(
     for work in served:
         work.insert(1)
         work.wait_done()
-    assert "status" not in other.found()
+    assert "conditions" not in other.status()
     assert other.waiting == 4
     assert not other.jobs.jobs
     assert other.namespace not in process.log()

@@ -15,6 +15,7 @@ from typing import Any, cast
 
 import kopf
 
+from scannerjob import apiserver
 from scannerjob.controller.operator import Operator
 from scannerjob.controller.options import Options
 from scannerjob.model.spec import API_GROUP, API_VERSION
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 _SCANNERJOBS = (API_GROUP, API_VERSION.removeprefix(f"{API_GROUP}/"), "scannerjobs")
 _JOBS = ("batch", "v1", "jobs")
 _RETRY_START = 5.0
+_LOGIN_EVERY = 2.0
 # What kopf's tasks are called that watch.
 _WATCHER = "watcher for "
 _END_WITHIN = 5.0
@@ -44,6 +46,33 @@ async def start(settings: kopf.OperatorSettings, memo: kopf.Memo, **_: Any) -> N
     if health := memo.get("health"):
         health.operator = memo.operator
     log.info("ready for ScannerJobs")
+
+
+@kopf.on.login(backoff=_LOGIN_EVERY)
+async def log_in(settings: kopf.OperatorSettings, memo: kopf.Memo, **_: Any) -> kopf.ConnectionInfo:
+    """Give kopf what our own client uses, as often as the API server knows it no more.
+
+    By itself kopf would not use again what was refused once, and end: but an API server that cannot
+    look into a token now may be able to in a moment.
+    """
+    memo.logins = memo.get("logins", 0) + 1
+    if memo.logins > 1:
+        await asyncio.sleep(_LOGIN_EVERY)
+    access = await apiserver.access()
+    scheme, __, token = access.api_key.get("BearerToken", "").partition(" ")
+    return kopf.ConnectionInfo(
+        server=access.host,
+        ca_path=access.ssl_ca_cert,
+        insecure=not access.verify_ssl,
+        scheme=scheme or None,
+        token=token or None,
+        certificate_path=access.cert_file,
+        private_key_path=access.key_file,
+        proxy_url=access.proxy,
+        trust_env=settings.networking.trust_env,
+        # Of no use but to tell it from one that was refused.
+        priority=memo.logins,
+    )
 
 
 def _options(settings: kopf.OperatorSettings, memo: kopf.Memo) -> Options:
