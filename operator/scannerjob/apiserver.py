@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from http import HTTPStatus
 from typing import Any, cast
 
 import aiohttp
+import yaml
 from kubernetes.aio.client import ApiClient, ApiException, Configuration
-from kubernetes.aio.client.rest import RESTClientObject
+from kubernetes.aio.client.rest import RESTClientObject, RESTResponse
 from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
 
 from scannerjob.ports import ConfigurationError, PortError, UnknownOutcomeError, UnreachedError
@@ -35,15 +37,29 @@ async def connect() -> ApiClient:
 
     Must be called in the event loop, and closed. Raises ConfigurationError if there is neither.
     """
+    configuration = await access()
+    api = ApiClient(configuration)
+    api.rest_client = _Patient(configuration)
+    api.user_agent = "scannerjob"
+    return api
+
+
+async def access() -> Configuration:
+    """Where the API server is and what it is told of who asks, read anew each time.
+
+    A service account's token is replaced every hour or so, and that of a kubeconfig may be given by
+    a program. Raises ConfigurationError as `connect` does.
+    """
     configuration = Configuration()
+    await _load(configuration)
+    return configuration
+
+
+async def _load(configuration: Configuration) -> None:
     try:
         load_incluster_config(configuration)  # type: ignore[no-untyped-call]
     except ConfigException:
         await _load_kube_config(configuration)
-    api = ApiClient(configuration)
-    api.rest_client = _Once(configuration)
-    api.user_agent = "scannerjob"
-    return api
 
 
 async def _load_kube_config(configuration: Configuration) -> None:
@@ -51,7 +67,7 @@ async def _load_kube_config(configuration: Configuration) -> None:
         await load_kube_config(  # type: ignore[no-untyped-call]
             os.environ.get("KUBECONFIG"), client_configuration=configuration
         )
-    except ConfigException as error:
+    except (ConfigException, OSError, yaml.YAMLError) as error:
         raise ConfigurationError(
             "NoCluster", f"not in a cluster, and no usable kubeconfig: {error}; set KUBECONFIG"
         ) from None
@@ -76,8 +92,8 @@ async def read_core(api: ApiClient, path: str, **query: str) -> dict[str, Any]:
     return cast(dict[str, Any], answer.data)
 
 
-class _Once(RESTClientObject):
-    """Sends every request once.
+class _Patient(RESTClientObject):
+    """Sends every request once, and looks for a newer token when one is not known any more.
 
     aiohttp repeats a PUT by itself where a connection that it used before breaks. If the first had
     arrived, the second gets 409, and a write that was won would look like one that was lost.
@@ -87,6 +103,15 @@ class _Once(RESTClientObject):
         session = super()._create_pool_manager()
         session._retry_connection = False
         return session
+
+    async def request(self, *args: Any, **options: Any) -> RESTResponse:
+        """One request. One that is refused fails, but the next is sent with what is valid then."""
+        response: RESTResponse = await super().request(*args, **options)  # type: ignore[no-untyped-call]
+        if response.status == HTTPStatus.UNAUTHORIZED:
+            # What cannot be read now is read after the next refusal.
+            with suppress(ConfigurationError):
+                await _load(self.configuration)
+        return response
 
 
 class RefusedError(PortError):

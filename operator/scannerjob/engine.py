@@ -74,7 +74,11 @@ class Engine:
 
     def pause(self) -> None:
         """Begin no cycle. Those under way end, their sends included, and are written down."""
-        self._queue.pause()
+        if not self._queue.paused:
+            self._queue.pause()
+            self._write_reports()
+
+    def _write_reports(self) -> None:
         for ref, scanner in list(self._scanners.items()):
             if scanner.has_reports and self._queue.take(ref):
                 self._start(ref)
@@ -100,7 +104,8 @@ class Engine:
         Takes at most STOP_WITHIN.
         """
         self._closing = True
-        self.pause()
+        self._queue.pause()
+        self._write_reports()
         for worker in self._workers:
             worker.cancel()
         if self._under_way:

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.cluster.jobs import JobWorkload
 from tests.cluster.operators import Operators
+from tests.support.apiproxy import ApiProxy
 from tests.support.controlplane import ControlPlane
 
 CRDS = Path(__file__).parents[2] / "crds"
@@ -42,3 +44,24 @@ def operators(cluster: ControlPlane, namespace: str, tmp_path: Path) -> Iterator
     operators = Operators(cluster, namespace, tmp_path)
     yield operators
     operators.close()
+
+
+@pytest.fixture
+def work(cluster: ControlPlane, namespace: str, postgres_url: str) -> Iterator[JobWorkload]:
+    """Rows, what does them, and its witnesses."""
+    with JobWorkload(cluster, namespace, postgres_url) as work:
+        yield work
+
+
+@pytest.fixture
+def proxy(cluster: ControlPlane, tmp_path: Path) -> Iterator[ApiProxy]:
+    """Stands between the API server and those operators that are made by `proxied`."""
+    with ApiProxy(cluster.kubeconfig(), tmp_path) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def proxied(operators: Operators, proxy: ApiProxy) -> Operators:
+    """Makes operators that reach the API server by the proxy; all others go direct."""
+    operators.kubeconfig = proxy.kubeconfig(operators.kubeconfig)
+    return operators

@@ -7,40 +7,21 @@ import math
 import random
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from tests.cluster.jobs import JobWorkload, template
+from tests.cluster.jobs import JobWorkload, settled, template
 from tests.cluster.operators import Operators, wait_ready
-from tests.support.controlplane import ControlPlane, KubectlError
+from tests.support.controlplane import KubectlError
 from tests.support.helm import HelmError, helm
 from tests.support.pods import EVICTED, FAILED, OOM_KILLED, VANISHED, Fate
 from tests.support.waiting import eventually
 
 CAP = 5
 KILLS = 6
-
-
-@pytest.fixture
-def work(cluster: ControlPlane, namespace: str, postgres_url: str) -> Iterator[JobWorkload]:
-    with JobWorkload(cluster, namespace, postgres_url) as work:
-        yield work
-
-
-def settled(work: JobWorkload, **counts: int) -> dict[str, Any]:
-    """The status, once these counters have these values."""
-
-    def has() -> dict[str, Any]:
-        status = work.status()
-        told = {name: status.get(name) for name in counts}
-        assert told == counts, status
-        return status
-
-    return eventually(has, message=f"status shows {counts}")
 
 
 def test_rows_become_jobs_once_and_never_more_than_the_cap(

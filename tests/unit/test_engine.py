@@ -180,3 +180,22 @@ def test_closing_waits_for_the_cycle_under_way_and_begins_no_other() -> None:
         await closing
 
     assert run(scenario).reads == [A]
+
+
+def test_what_is_closed_begins_no_cycle_when_it_is_paused_as_well(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The Lease is given back last, which pauses the engine: its client is about to close."""
+    monkeypatch.setattr(engine_module.Scanner, "has_reports", property(lambda self: True))
+
+    async def scenario(engine: Engine, store: Store) -> None:
+        await store.add(A)
+        engine.wake(A)
+        await store.has_read(A, 1)
+        await engine.close()
+        before = list(store.reads)
+        engine.pause()
+        await asyncio.sleep(0.01)
+        assert store.reads == before
+
+    run(scenario)

@@ -6,13 +6,16 @@ claimed with it. Handlers return nothing, patch nothing and leave no finalizer b
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import chain, repeat
 from typing import Any, cast
 
 import kopf
 
+from scannerjob import apiserver
 from scannerjob.controller.operator import Operator
 from scannerjob.controller.options import Options
 from scannerjob.model.spec import API_GROUP, API_VERSION
@@ -24,6 +27,10 @@ log = logging.getLogger(__name__)
 _SCANNERJOBS = (API_GROUP, API_VERSION.removeprefix(f"{API_GROUP}/"), "scannerjobs")
 _JOBS = ("batch", "v1", "jobs")
 _RETRY_START = 5.0
+_LOGIN_EVERY = 2.0
+# What kopf's tasks are called that watch.
+_WATCHER = "watcher for "
+_END_WITHIN = 5.0
 
 
 @kopf.on.startup()
@@ -39,6 +46,33 @@ async def start(settings: kopf.OperatorSettings, memo: kopf.Memo, **_: Any) -> N
     if health := memo.get("health"):
         health.operator = memo.operator
     log.info("ready for ScannerJobs")
+
+
+@kopf.on.login(backoff=_LOGIN_EVERY)
+async def log_in(settings: kopf.OperatorSettings, memo: kopf.Memo, **_: Any) -> kopf.ConnectionInfo:
+    """Give kopf what our own client uses, as often as the API server knows it no more.
+
+    By itself kopf would not use again what was refused once, and end: but an API server that cannot
+    look into a token now may be able to in a moment.
+    """
+    memo.logins = memo.get("logins", 0) + 1
+    if memo.logins > 1:
+        await asyncio.sleep(_LOGIN_EVERY)
+    access = await apiserver.access()
+    scheme, __, token = access.api_key.get("BearerToken", "").partition(" ")
+    return kopf.ConnectionInfo(
+        server=access.host,
+        ca_path=access.ssl_ca_cert,
+        insecure=not access.verify_ssl,
+        scheme=scheme or None,
+        token=token or None,
+        certificate_path=access.cert_file,
+        private_key_path=access.key_file,
+        proxy_url=access.proxy,
+        trust_env=settings.networking.trust_env,
+        # Of no use but to tell it from one that was refused.
+        priority=memo.logins,
+    )
 
 
 def _options(settings: kopf.OperatorSettings, memo: kopf.Memo) -> Options:
@@ -126,6 +160,21 @@ async def seen_job(event: kopf.RawEvent, memo: kopf.Memo, **_: Any) -> None:
 
 @kopf.on.cleanup()
 async def stop(memo: kopf.Memo, **_: Any) -> None:
-    """Called after the watches have ended."""
+    """Called after the watches have ended, or after one of them has failed."""
     if operator := memo.get("operator"):
         await operator.close()
+    await _end_watches()
+
+
+async def _end_watches() -> None:
+    """After one watch has failed, kopf leaves the others open.
+
+    Later it cancels them together with what may pause them. A watch that is being opened takes that
+    for a pause, begins anew, and keeps the process from its end for ever.
+    """
+    left = [task for task in asyncio.all_tasks() if task.get_name().startswith(_WATCHER)]
+    for task in left:
+        task.cancel()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_END_WITHIN):
+            await asyncio.gather(*left, return_exceptions=True)

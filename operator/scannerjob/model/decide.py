@@ -14,6 +14,7 @@ from datetime import datetime
 from scannerjob.model.book import Book
 from scannerjob.model.facts import Decision, Facts, Hold, Send, Stray
 from scannerjob.model.ledger import Item, Ledger, Phase
+from scannerjob.model.limits import RESEND_AFTER_LOOK
 from scannerjob.model.reading import endpoint_changed, is_orphan, key_changed
 from scannerjob.model.row import Row
 from scannerjob.model.settle import settle
@@ -126,6 +127,8 @@ def _resend(book: Book, facts: Facts) -> Iterator[Send]:
 
     Only where a second send cannot become a second execution, and only with the row itself at hand.
     """
+    if facts.traits.sees_all and book.now - facts.read_at > RESEND_AFTER_LOOK:
+        return
     for item in book:
         row = _row_of(item, facts)
         if row and is_orphan(item, facts, book.now) and book.may_send_again(item):

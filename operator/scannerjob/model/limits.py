@@ -12,6 +12,9 @@ SEND_WITHIN = timedelta(seconds=30)
 ORPHAN_AFTER = timedelta(seconds=5)
 # After this no send of a claim can still be on its way: SEND_WITHIN, and what a network may delay.
 LATEST_SEND = timedelta(minutes=15)
+# A claim that a look did not find is sent again only this soon after the look: however long its
+# query takes, or a process is frozen, it is known when the last send of a launch can have begun.
+RESEND_AFTER_LOOK = timedelta(minutes=5)
 # Launches of which nothing was heard for this long make the condition Stalled.
 STALLED_AFTER = timedelta(hours=1)
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator
 from datetime import datetime, timedelta
 
-from scannerjob.model.limits import LATEST_SEND
+from scannerjob.model.limits import LATEST_SEND, RESEND_AFTER_LOOK
 from scannerjob.model.spec import JobTarget
 from scannerjob.targets.job.view import JobView
 
-# A Job's name is what a late create of the same launch stumbles over. A resend is claimed within a
-# minute of the look that did not find the Job, and on its way for LATEST_SEND at most.
-_KEEP_NAME = LATEST_SEND + timedelta(minutes=1)
+# A Job's name is what a late create of the same launch stumbles over. A resend is claimed soon
+# after the look that did not find the Job, and on its way for LATEST_SEND at most.
+_KEEP_NAME = LATEST_SEND + RESEND_AFTER_LOOK + timedelta(minutes=1)
 
 
 def ended(jobs: Iterable[JobView], outstanding: Collection[str]) -> list[JobView]:
