@@ -6,38 +6,22 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.cluster.conftest import install_crd
+from tests.cluster.operators import Operators, operator_account, wait_ready
 from tests.cluster.workload import Workload, condition, scannerjob
 from tests.support.controlplane import ControlPlane, KubectlError
 from tests.support.processes import Process
 from tests.support.waiting import eventually
 
 GROUP = "scannerjob.dev"
-# All that an operator needs for Celery targets, in the namespaces that it serves and its own.
-RIGHTS = [
-    {
-        "apiGroups": [GROUP],
-        "resources": ["scannerjobs"],
-        "verbs": ["get", "list", "watch", "patch"],
-    },
-    {"apiGroups": [GROUP], "resources": ["scannerjobs/status"], "verbs": ["update"]},
-    {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]},
-    {"apiGroups": ["batch"], "resources": ["jobs"], "verbs": ["get", "list", "watch"]},
-    {
-        "apiGroups": ["coordination.k8s.io"],
-        "resources": ["leases"],
-        "verbs": ["get", "create", "update"],
-    },
-]
 CAP = 5
 KILLS = 6
-Start = Callable[..., Process]
 
 
 @pytest.fixture
@@ -46,42 +30,16 @@ def workload(tmp_path: Path, postgres_url: str, redis_url: str) -> Iterator[Work
         yield workload
 
 
-@pytest.fixture
-def operator(cluster: ControlPlane, namespace: str, tmp_path: Path) -> Iterator[Start]:
-    """Makes operators for this namespace, each a process with few rights."""
-    kubeconfig = cluster.service_account("operator", RIGHTS, namespace=namespace)
-    made: list[Process] = []
-
-    def make(*options: str) -> Process:
-        command = [sys.executable, "-m", "scannerjob", "operator", "--namespace", namespace]
-        env = {**os.environ, "KUBECONFIG": str(kubeconfig), "PYTHONPATH": "operator"}
-        log = tmp_path / f"operator-{len(made)}.log"
-        made.append(Process([*command, *options], log=log, env=env))
-        return made[-1].start()
-
-    yield make
-    for process in made:
-        process.kill()
-
-
-def wait_ready(operator: Process, starts: int = 1) -> None:
-    def ready() -> bool:
-        assert operator.running, operator.log()
-        return operator.log().count("ready for ScannerJobs") >= starts
-
-    eventually(ready, message="the operator is ready")
-
-
 def wait_done(workload: Workload, seconds: float = 90) -> None:
     eventually(lambda: workload.waiting == 0, timeout=seconds, message="all rows are done")
 
 
 def test_rows_become_tasks_once_and_never_more_than_the_cap(
-    cluster: ControlPlane, namespace: str, workload: Workload, operator: Start
+    cluster: ControlPlane, namespace: str, workload: Workload, operators: Operators
 ) -> None:
     workload.insert(40)
     cluster.apply(*workload.secrets(namespace), scannerjob(namespace, concurrency=CAP))
-    operator()
+    operators.start()
     wait_done(workload)
 
     def settled() -> dict[str, Any]:
@@ -99,13 +57,13 @@ def test_rows_become_tasks_once_and_never_more_than_the_cap(
 
 
 def test_new_rows_are_found_and_an_idle_scannerjob_is_not_written(
-    cluster: ControlPlane, namespace: str, workload: Workload, operator: Start
+    cluster: ControlPlane, namespace: str, workload: Workload, operators: Operators
 ) -> None:
     def version() -> str:
         return str(cluster.get("-n", namespace, "scj", "pdf-pages")["metadata"]["resourceVersion"])
 
     cluster.apply(*workload.secrets(namespace), scannerjob(namespace))
-    operator()
+    operators.start()
     eventually(lambda: condition(cluster, namespace, "pdf-pages", "Ready")["reason"] == "Scanning")
     idle = version()
     began = time.monotonic()
@@ -117,7 +75,7 @@ def test_new_rows_are_found_and_an_idle_scannerjob_is_not_written(
 
 
 def test_what_the_schema_lets_pass_and_cannot_be_used_is_a_condition_of_its_own(
-    cluster: ControlPlane, namespace: str, workload: Workload, operator: Start
+    cluster: ControlPlane, namespace: str, workload: Workload, operators: Operators
 ) -> None:
     missing = {"urlSecretRef": {"name": "later", "key": "url"}}
     other_key = {"urlSecretRef": {"name": "app-db", "key": "uri"}}
@@ -143,7 +101,7 @@ def test_what_the_schema_lets_pass_and_cannot_be_used_is_a_condition_of_its_own(
         *workload.secrets(namespace),
         *(scannerjob(namespace, name, **spec) for name, spec in bad.items()),
     )
-    process = operator()
+    process = operators.start()
     workload.insert(5)
     cluster.apply(scannerjob(namespace))
     wait_done(workload)
@@ -163,12 +121,12 @@ def test_what_the_schema_lets_pass_and_cannot_be_used_is_a_condition_of_its_own(
 
 
 def test_a_secret_created_later_is_picked_up(
-    cluster: ControlPlane, namespace: str, workload: Workload, operator: Start
+    cluster: ControlPlane, namespace: str, workload: Workload, operators: Operators
 ) -> None:
     workload.insert(2)
     database, broker = workload.secrets(namespace)
     cluster.apply(broker, scannerjob(namespace))
-    operator()
+    operators.start()
     eventually(
         lambda: condition(cluster, namespace, "pdf-pages", "Ready")["reason"] == "SecretNotFound"
     )
@@ -180,13 +138,13 @@ def test_a_secret_created_later_is_picked_up(
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("seed", [1, 2])
 def test_sigkill_at_any_moment_breaks_no_promise(
-    cluster: ControlPlane, namespace: str, workload: Workload, operator: Start, seed: int
+    cluster: ControlPlane, namespace: str, workload: Workload, operators: Operators, seed: int
 ) -> None:
     chance = random.Random(seed)
     workload.insert(150)
     cluster.apply(*workload.secrets(namespace), scannerjob(namespace, concurrency=CAP))
     # With election it would wait for its own Lease to lapse, and be killed while it does nothing.
-    process = operator("--no-leader-election")
+    process = operators.start("--no-leader-election")
     for kill in range(KILLS):
         wait_ready(process, starts=kill + 1)
         time.sleep(chance.uniform(0, 1.5))
@@ -200,12 +158,12 @@ def test_sigkill_at_any_moment_breaks_no_promise(
 
 @pytest.mark.timeout(300)
 def test_two_operators_at_once_break_no_promise(
-    cluster: ControlPlane, namespace: str, workload: Workload, operator: Start
+    cluster: ControlPlane, namespace: str, workload: Workload, operators: Operators
 ) -> None:
     chance = random.Random(3)
     workload.insert(120, seconds=0.02)
     cluster.apply(*workload.secrets(namespace), scannerjob(namespace, concurrency=3))
-    both = [operator("--no-leader-election"), operator("--no-leader-election")]
+    both = [operators.start("--no-leader-election") for _ in range(2)]
     for process in both:
         wait_ready(process)
 
@@ -227,11 +185,11 @@ def test_two_operators_at_once_break_no_promise(
 
 @pytest.mark.timeout(300)
 def test_an_api_server_that_hangs_and_dies_breaks_no_promise(
-    cluster: ControlPlane, namespace: str, workload: Workload, operator: Start
+    cluster: ControlPlane, namespace: str, workload: Workload, operators: Operators
 ) -> None:
     workload.insert(60)
     cluster.apply(*workload.secrets(namespace), scannerjob(namespace, concurrency=CAP))
-    process = operator()
+    process = operators.start()
     eventually(lambda: workload.executions > 10)
     cluster.pause_apiserver()
     time.sleep(1)
@@ -244,11 +202,11 @@ def test_an_api_server_that_hangs_and_dies_breaks_no_promise(
 
 
 def test_a_wiped_status_launches_nothing_until_a_person_says_so(
-    cluster: ControlPlane, namespace: str, workload: Workload, operator: Start
+    cluster: ControlPlane, namespace: str, workload: Workload, operators: Operators
 ) -> None:
     workload.insert(6, seconds=4)
     cluster.apply(*workload.secrets(namespace), scannerjob(namespace, concurrency=2))
-    operator()
+    operators.start()
     eventually(lambda: workload.executions == 2)
     wipe(cluster, namespace)
 
@@ -281,28 +239,28 @@ def wipe(cluster: ControlPlane, namespace: str) -> None:
 
 
 def test_sigterm_ends_it_and_what_is_out_goes_on(
-    cluster: ControlPlane, namespace: str, workload: Workload, operator: Start
+    cluster: ControlPlane, namespace: str, workload: Workload, operators: Operators
 ) -> None:
     workload.insert(10, seconds=1)
     cluster.apply(*workload.secrets(namespace), scannerjob(namespace, concurrency=CAP))
-    process = operator()
+    process = operators.start()
     eventually(lambda: workload.executions >= 3)
     process.send(signal.SIGTERM)
     assert process.wait(30) == 0, process.log()
     out = cluster.get("-n", namespace, "scj", "pdf-pages")["status"]
     assert {item["phase"] for item in out["items"]} == {"Launched"}
-    operator()
+    operators.start()
     wait_done(workload)
     workload.assert_each_row_ran_once()
     workload.assert_cap_was_kept(CAP)
 
 
 def test_a_deleted_scannerjob_launches_nothing_more_and_can_be_created_anew(
-    cluster: ControlPlane, namespace: str, workload: Workload, operator: Start
+    cluster: ControlPlane, namespace: str, workload: Workload, operators: Operators
 ) -> None:
     workload.insert(12, seconds=2)
     cluster.apply(*workload.secrets(namespace), scannerjob(namespace, concurrency=2))
-    operator()
+    operators.start()
     eventually(lambda: workload.executions >= 2)
     cluster.kubectl("-n", namespace, "delete", "scj", "pdf-pages")
     # While launches went on, this would not come true before all rows were done.
@@ -318,7 +276,7 @@ def test_kopf_run_starts_the_same(
 ) -> None:
     workload.insert(3)
     cluster.apply(*workload.secrets(namespace), scannerjob(namespace))
-    kubeconfig = cluster.service_account("operator", RIGHTS, namespace=namespace)
+    kubeconfig = operator_account(cluster, namespace)
     command = [sys.executable, "-m", "kopf", "run", "-m", "scannerjob.controller", "-n", namespace]
     env = {**os.environ, "KUBECONFIG": str(kubeconfig), "PYTHONPATH": "operator"}
     with Process(command, log=tmp_path / "kopf.log", env=env):
@@ -327,11 +285,11 @@ def test_kopf_run_starts_the_same(
 
 
 def test_without_the_crd_it_says_so_and_ends(
-    cluster: ControlPlane, namespace: str, operator: Start
+    cluster: ControlPlane, namespace: str, operators: Operators
 ) -> None:
     cluster.kubectl("delete", "crd", "scannerjobs.scannerjob.dev")
     try:
-        process = operator()
+        process = operators.start()
         assert process.wait(60) == 1
     finally:
         install_crd(cluster)
@@ -340,12 +298,12 @@ def test_without_the_crd_it_says_so_and_ends(
 
 
 def test_an_api_server_that_is_away_at_the_start_is_waited_for(
-    cluster: ControlPlane, namespace: str, workload: Workload, operator: Start
+    cluster: ControlPlane, namespace: str, workload: Workload, operators: Operators
 ) -> None:
     workload.insert(3)
     cluster.apply(*workload.secrets(namespace), scannerjob(namespace))
     cluster.kill_apiserver()
-    process = operator()
+    process = operators.start()
     eventually(lambda: "no answer from the API server" in process.log())
     cluster.start_apiserver()
     wait_done(workload)

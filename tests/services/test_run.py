@@ -223,7 +223,7 @@ def test_a_wrong_password_of_the_broker_is_shown_nowhere(site: Site) -> None:
         wrong = server.url.replace(server.password, CANARY)
         site.put_secret("app-broker", wrong)
         with site.worker(server.url), site.scanner(site.scanner_job()) as scanner:
-            eventually(_says(scanner, "LaunchFailed"), timeout=60)
+            eventually(_says(scanner, "BrokerUnreachable"), timeout=60)
             site.put_secret("app-broker", server.url)
             _eventually_done(site, _rows(1, 3))
     assert CANARY not in scanner.log()

@@ -188,6 +188,15 @@ class TestClaimsNobodyAnswersFor:
 
         assert (sent(decision), only(decision)) == ([], orphan)
 
+    @pytest.mark.parametrize(("seconds", "sends"), [(300, 1), (301, 0)])
+    def test_whose_look_is_long_ago_are_looked_for_again_first_where_all_are_seen(
+        self, seconds: int, sends: int
+    ) -> None:
+        orphan = item("a", CLAIMED, since=ago(400))
+        read = facts(rows("a"), traits=replace(IDEMPOTENT, sees_all=True), read_at=ago(seconds))
+
+        assert len(sent(decided(spec(), ledger(orphan), read))) == sends
+
     def test_are_not_sent_again_without_their_row(self) -> None:
         orphan = item("a", CLAIMED, since=ago(6))
 

@@ -32,7 +32,7 @@ def test_only_what_ended_and_holds_no_slot_is_settled() -> None:
 
 class TestANameStands:
     def test_while_a_late_create_may_stumble_over_it(self) -> None:
-        jobs = [ended_job("young", since=ago(960)), ended_job("old", since=ago(961))]
+        jobs = [ended_job("young", since=ago(1260)), ended_job("old", since=ago(1261))]
 
         assert keys(removable(jobs, lambda job: False, NOW)) == ["old"]
 

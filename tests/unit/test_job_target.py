@@ -362,7 +362,7 @@ class TestCleaningUp:
         assert world.seen.of(("docs", "pdf-pages")) == []
 
     def test_what_was_sent_twice_stays_for_the_time_being(self, world: World) -> None:
-        world.api.add(ended("[7]"), ended("[8]", seconds_ago=961))
+        world.api.add(ended("[7]"), ended("[8]", seconds_ago=1261))
         world.observe("[7]", "[8]")
 
         world.clean_up(settled=["[7]", "[8]"], sends=2)
