@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from scannerjob.apiserver import TIMEOUT
 from tests.cluster.health import answer
 from tests.cluster.jobs import JobWorkload, settled, template
 from tests.cluster.operators import Operators, wait_ready
@@ -65,7 +66,7 @@ def test_an_api_server_that_fails_for_a_while_is_waited_for(
 
 @pytest.mark.parametrize(
     "fault",
-    [LoseReply(), LoseRequest(), Delay(before=11)],
+    [LoseReply(), LoseRequest(), Delay(before=TIMEOUT + 1)],
     ids=["reply-lost", "request-lost", "comes-late"],
 )
 def test_a_create_in_doubt_makes_one_job(
@@ -84,7 +85,7 @@ def test_a_create_in_doubt_makes_one_job(
 
 @pytest.mark.parametrize(
     "fault",
-    [LoseReply(), LoseRequest(), Delay(before=10.3), Delay(before=12)],
+    [LoseReply(), LoseRequest(), Delay(before=TIMEOUT + 0.3), Delay(before=TIMEOUT + 2)],
     ids=["reply-lost", "request-lost", "comes-late", "comes-later"],
 )
 def test_a_write_of_the_status_in_doubt_launches_nothing_twice(
