@@ -23,8 +23,8 @@ demo: $(RUNTIME) ## Show ScannerJob at work, on embedded parts, in under a minut
 	@$(BIN)/scannerjob demo
 
 test: lint servers control-plane helm ## Check everything: lint, types and all tiers of tests
-	@echo "Running all tests"
-	@$(BIN)/pytest
+	@echo "Running all tests, two files at a time: each half has servers of its own"
+	@$(BIN)/pytest --numprocesses=2 --dist=loadfile
 
 test-unit: $(DEV) ## Run the tests that need no server (under a minute)
 	@$(BIN)/pytest --numprocesses=auto $(wildcard tests/unit tests/model)

@@ -39,7 +39,7 @@ async def connect() -> ApiClient:
     """
     configuration = await access()
     api = ApiClient(configuration)
-    api.rest_client = _Patient(configuration)
+    api.rest_client = _Sender(configuration)
     api.user_agent = "scannerjob"
     return api
 
@@ -92,7 +92,7 @@ async def read_core(api: ApiClient, path: str, **query: str) -> dict[str, Any]:
     return cast(dict[str, Any], answer.data)
 
 
-class _Patient(RESTClientObject):
+class _Sender(RESTClientObject):
     """Sends every request once, and looks for a newer token when one is not known any more.
 
     aiohttp repeats a PUT by itself where a connection that it used before breaks. If the first had

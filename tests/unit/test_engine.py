@@ -12,7 +12,6 @@ from scannerjob import engine as engine_module
 from scannerjob.engine import Engine
 from scannerjob.model.spec import ScannerJobSpec
 from scannerjob.ports import ConfigurationError, Connections, Ref, Snapshot
-from scannerjob.scan import Scanner
 from scannerjob.stores.memory import MemoryStore
 from tests.unit.cases import document
 
@@ -187,7 +186,7 @@ def test_what_is_closed_begins_no_cycle_when_it_is_paused_as_well(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The Lease is given back last, which pauses the engine: its client is about to close."""
-    monkeypatch.setattr(Scanner, "has_reports", property(lambda self: True))
+    monkeypatch.setattr("scannerjob.scan.Scanner.has_reports", True)
 
     async def scenario(engine: Engine, store: Store) -> None:
         await store.add(A)
