@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from datetime import timedelta
 
 from scannerjob.clock import SystemClock
 from scannerjob.model.limits import MIN_LOOK_DISTANCE
@@ -23,6 +24,7 @@ _LET_GO_AFTER = 1.0
 # What a crashed cycle waits: a bug in one ScannerJob's cycle must neither stop it for ever nor
 # spin.
 _AFTER_A_BUG = 10.0
+_MIN_CYCLE_DISTANCE = timedelta(milliseconds=5)
 # How long a stop waits for cycles that are under way: a send has 30 s, then its outcome is
 # recorded.
 STOP_WITHIN = 40.0
@@ -151,8 +153,10 @@ class Engine:
             self._queue.done(ref)
         else:
             self._queue.add(ref, delay)
-            # Wake-ups in quick succession count as one.
-            self._queue.done(ref, rest=min(delay, MIN_LOOK_DISTANCE.total_seconds()))
+            # Wake-ups in quick succession count as one. One that only wrote down what it knew keeps
+            # nothing from the next look.
+            rest = MIN_LOOK_DISTANCE if self._scanners[ref].looked else _MIN_CYCLE_DISTANCE
+            self._queue.done(ref, rest=min(delay, rest.total_seconds()))
 
     async def _report(self, scanner: Scanner) -> None:
         """Write down what is known of our sends: nobody else knows it."""

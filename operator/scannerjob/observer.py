@@ -42,8 +42,8 @@ class Observer:
     """Gathers the facts of a ScannerJob's cycles.
 
     Between two of them it remembers how it went with target and database, when the next look at the
-    rows is due, and what the last one `found`; `more_rows` says that rows wait for a slot. It may
-    be lost at any time.
+    rows is due, and what the last one `found`; `more_rows` says that rows wait for a slot, `looked`
+    that the last cycle has asked the database. It may be lost at any time.
     """
 
     def __init__(self, ref: Ref, connector: Connector, clock: Clock) -> None:
@@ -51,6 +51,7 @@ class Observer:
         self.target = Peer()
         self.found = conditions.Look()
         self.more_rows = False
+        self.looked = False
         self._ref = ref
         self._connector = connector
         self._clock = clock
@@ -139,6 +140,7 @@ class Observer:
         now: datetime,
     ) -> Facts:
         """Which rows match, if a look at them is due and could change anything."""
+        self.looked = False
         if facts.observations is None:
             return facts
         if not worth_a_look(spec, ledger, facts, now):
@@ -146,6 +148,7 @@ class Observer:
             return facts
         if not self._look_is_due(spec, ledger, facts, now):
             return facts
+        self.looked = True
         try:
             rows = await self._look(connections, spec, ledger, facts, now)
         except SourceError as error:

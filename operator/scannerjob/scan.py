@@ -101,6 +101,11 @@ class Scanner:
         """Whether something is known of our sends that the ledger does not know yet."""
         return self._outbox.unbooked
 
+    @property
+    def looked(self) -> bool:
+        """Whether the last cycle has asked the database."""
+        return self._observer.looked
+
     async def cycle(self, *, stopping: bool = False) -> float | None:
         """Run one cycle; gives the seconds until the next is due, or None if the object is gone.
 

@@ -98,7 +98,7 @@ class Api:
 
 
 class Watch:
-    """A stream of events; `close` ends it from another thread."""
+    """A stream of events; `close` ends it from another thread, perhaps amid one."""
 
     def __init__(self, answer: urllib3.BaseHTTPResponse) -> None:
         self._answer = answer
@@ -107,7 +107,12 @@ class Watch:
         rest = b""
         for chunk in self._answer.stream():
             *lines, rest = (rest + chunk).split(b"\n")
-            yield from map(json.loads, lines)
+            for line in lines:
+                try:
+                    event = json.loads(line)
+                except ValueError:
+                    return  # cut off: what comes after it is garbage
+                yield event
 
     def close(self) -> None:
         # An error means that it has ended by itself.

@@ -62,6 +62,8 @@ def scenario(
             def __init__(self, ref: Ref, *_: object, **__: object) -> None:
                 self.ref = ref
 
+            looked = True
+
             @property
             def has_reports(self) -> bool:
                 return self.ref in cycles.unbooked
