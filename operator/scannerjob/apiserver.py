@@ -153,6 +153,11 @@ def asking(what: str) -> Iterator[None]:
         raise (UnknownOutcomeError if connected else UnreachedError)(
             "APIServerUnreachable", f"cannot {what}: no answer from the API server: {told}"
         ) from None
+    except ValueError as error:
+        # Something in between has answered, with what no API server says.
+        raise UnknownOutcomeError(
+            "APIServerFailed", f"cannot {what}: the answer cannot be read: {error}"
+        ) from None
 
 
 def _meaning(what: str, error: ApiException) -> PortError:

@@ -56,6 +56,9 @@ from scannerjob.status import cycle_status, differs, unusable_status
 
 log = logging.getLogger(__name__)
 
+# How long, in seconds, until a target is asked again: where something is awaited that no event
+# tells of, and in case an event was lost.
+_LOOK_AGAIN, _LOOK_FOR_ENDS = 10.0, 60.0
 # A write that was lost to another one is read again after this long: at once, but no busy loop.
 _AFTER_CONFLICT = 0.05
 _STOPPING = Hold("Stopping", "this process is stopping")
@@ -287,6 +290,11 @@ class Scanner:
             return max(target_rest, spacing)
         waits = [self._observer.until_next_look()]
         waits += [target_rest] if target_rest else []
+        if _stuck(facts) or facts.hold:
+            # What ends there is shown by no watch.
+            waits.append(_LOOK_AGAIN)
+        elif facts.traits.sees_all and decision.ledger.outstanding:
+            waits.append(_LOOK_FOR_ENDS)
         if coming := next_time(decision.ledger, facts.traits, facts.read_at):
             elapsed = self._clock.now() - facts.read_at
             waits.append((coming - elapsed).total_seconds())

@@ -104,16 +104,6 @@ class WorkQueue(Generic[_Key]):
         entry.due = max(entry.due, entry.rest_until)
         self._line_up(key, entry)
 
-    def discard(self, key: _Key) -> bool:
-        """Forget this key. False if it is worked on: then it is forgotten when that is done."""
-        entry = self._entries.get(key)
-        if entry is None:
-            return True
-        entry.due = _NEVER
-        if not entry.taken:
-            del self._entries[key]
-        return not entry.taken
-
     def pause(self) -> None:
         """Hand out nothing from now on."""
         self._paused = True

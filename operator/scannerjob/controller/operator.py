@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,7 +46,7 @@ class Operator:
     elector: Elector | None
     _events: EventRecorder
     _store: WatchedStore
-    _api: ApiClient
+    _apis: Sequence[ApiClient]
     _connector: SecretConnector
     _background: list[asyncio.Task[None]] = field(default_factory=list)
 
@@ -68,10 +68,12 @@ class Operator:
         events = EventRecorder(api)
         engine = Engine(store, connector, recorder=events)
         resync = Resync(api, store, engine.wake, options.namespaces or ())
-        elector = _elector(api, engine, options) if options.leader_election else None
+        # Connections of its own: when all others are busy, the Lease must not wait for one.
+        apis = [api, await apiserver.connect()]
+        elector = _elector(apis[1], engine, options) if options.leader_election else None
         # Where it is not known which namespaces are watched, a lost watch cannot be told.
         known = options.namespaces is not None
-        operator = cls(engine, jobs, resync, known, elector, events, store, api, connector)
+        operator = cls(engine, jobs, resync, known, elector, events, store, apis, connector)
         operator._begin()
         return operator
 
@@ -106,7 +108,8 @@ class Operator:
         await closing
         await self._events.close()
         await self._connector.close()
-        await close(self._api)
+        for api in self._apis:
+            await close(api)
 
     def _begin(self) -> None:
         runs = [self.resync.run()] if self.resync_runs else []

@@ -130,7 +130,9 @@ class Resync:
         self._behind = behind
         self._listed_at = began
         for ref in known_before.keys() - there.keys():
-            self._lost(ref)
+            # One that was created anew meanwhile is shown under another version.
+            if self._shown.get(ref) == known_before[ref]:
+                self._lost(ref)
 
     def _has_shown(self, ref: Ref, version: str) -> bool:
         shown = self._shown.get(ref)

@@ -93,7 +93,15 @@ def next_time(ledger: Ledger, traits: TargetTraits, now: datetime) -> timedelta 
     times = [item.until for item in ledger.items if item.until is not None]
     claims = [item for item in ledger.items if item.phase is Phase.CLAIMED]
     times += [item.since + _orphan_after(traits) for item in claims]
+    if traits.sees_all:
+        times += [item.since + LATEST_SEND for item in ledger.outstanding if _in_doubt(item)]
+    times += [ledger.lost_until] if ledger.lost_until else []
     return min((time - now for time in times if time > now), default=None)
+
+
+def _in_doubt(item: Item) -> bool:
+    """Whether it may settle only when no send of it can be on its way any more."""
+    return item.phase is Phase.CLAIMED or item.sends > 1
 
 
 def endpoint_changed(ledger: Ledger, facts: Facts) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any, cast
+from typing import Any
 
 from kubernetes.aio.client import (
     ApiClient,
@@ -13,6 +13,7 @@ from kubernetes.aio.client import (
 )
 
 from scannerjob.apiserver import TIMEOUT, asking, read_core
+from scannerjob.ports import UnknownOutcomeError
 from scannerjob.targets.job.names import LAUNCH
 from scannerjob.targets.job.view import JobView
 
@@ -47,7 +48,7 @@ class JobsApi:
             created = await self._objects.create_namespaced_custom_object(
                 **_JOBS, namespace=_namespace(job), body=dict(job)
             )
-        return cast(Document, created)
+        return _document(created)
 
     async def try_out(self, job: Document) -> None:
         """Let the API server check this Job, unknown fields included, and create nothing."""
@@ -66,7 +67,7 @@ class JobsApi:
             found = await self._objects.get_namespaced_custom_object(
                 **_JOBS, namespace=namespace, name=name
             )
-        return cast(Document, found)
+        return _document(found)
 
     async def find(self, namespace: str, selector: str) -> list[Document]:
         """The Jobs with these labels as they are now."""
@@ -123,6 +124,12 @@ class JobsApi:
                 self._api, f"namespaces/{namespace}/pods", labelSelector=selector
             )
         return list(found["items"])
+
+
+def _document(answer: object) -> Document:
+    if not isinstance(answer, Mapping) or not isinstance(answer.get("metadata"), Mapping):
+        raise UnknownOutcomeError("APIServerFailed", "the API server's answer is no object")
+    return answer
 
 
 def _namespace(job: Document) -> str:

@@ -290,7 +290,10 @@ class JobTarget:
 
 
 async def _all(calls: Sequence[Awaitable[None]]) -> None:
-    await asyncio.gather(*calls)
+    for failure in await asyncio.gather(*calls, return_exceptions=True):
+        # Its client may have been closed, at the end of all.
+        if isinstance(failure, Exception):
+            log.info("Jobs are left to be removed: %s", failure)
 
 
 async def _tried(call: Awaitable[None]) -> bool:
