@@ -19,6 +19,7 @@ from tests.cluster.health import answer
 from tests.cluster.operators import Operators, wait_ready
 from tests.cluster.workload import Workload, condition, scannerjob
 from tests.support.controlplane import ControlPlane
+from tests.support.helm import RELEASE
 from tests.support.ports import free_port
 from tests.support.processes import Process
 from tests.support.servers import PostgresServer
@@ -229,7 +230,7 @@ def test_a_lease_has_one_holder_at_a_time(
 
     async def main() -> None:
         api = await apiserver.connect()
-        store = LeaseStore(api, Ref(namespace, "test"), CALL_WITHIN, LEASE_SECONDS)
+        store = LeaseStore(api, Ref(namespace, RELEASE), CALL_WITHIN, LEASE_SECONDS)
         assert await store.read() is None
         first = await store.write(None, "a")
         with pytest.raises(ConflictError):
@@ -240,11 +241,11 @@ def test_a_lease_has_one_holder_at_a_time(
         assert await store.read() == renewed
         assert (renewed.holder, renewed.transitions) == ("a", 1)
         assert renewed.acquired == first.acquired
-        cluster.kubectl("-n", namespace, "label", "lease", "test", "team=docs")
+        cluster.kubectl("-n", namespace, "label", "lease", RELEASE, "team=docs")
         with pytest.raises(ConflictError):
             await store.write(renewed, "a")
         renewed = await store.write(await store.read(), "a")
-        labels = cluster.get("-n", namespace, "lease", "test")["metadata"]["labels"]
+        labels = cluster.get("-n", namespace, "lease", RELEASE)["metadata"]["labels"]
         assert labels == {"team": "docs"}
         free = await store.write(renewed, "")
         assert free.holder == ""
@@ -271,7 +272,7 @@ def test_electors_take_turns(
 
     async def main() -> None:
         api = await apiserver.connect()
-        store = LeaseStore(api, Ref(namespace, "test"), CALL_WITHIN, LEASE_SECONDS)
+        store = LeaseStore(api, Ref(namespace, RELEASE), CALL_WITHIN, LEASE_SECONDS)
         first, second = elector(store, "a"), elector(store, "b")
         one = asyncio.create_task(first.run())
         await says(1)
