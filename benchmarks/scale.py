@@ -24,8 +24,9 @@ from tests.support.processes import Process
 from tests.support.servers import PostgresServer
 
 INTERVAL = 30.0
-INTERVALS = 4
+INTERVALS = 2
 HUNG = 20
+ALL_WITHIN = 300.0
 _POLL = re.compile(r"^(\d+\.\d+) .*DECLARE .*FROM pdf AS poll_(\w+)", re.M)
 
 
@@ -93,10 +94,13 @@ def _measure(count: int, *, beside_hung: bool) -> Measured:
         process = operator(plane, namespace, operator_account(plane, namespace))
         started = time.time()
         with process:
-            _wait(process, INTERVAL + 5 + INTERVALS * INTERVAL * (1 if count <= 1000 else 2))
+            while len(_polls(postgres)) < count and time.time() < started + ALL_WITHIN:
+                _wait(process, 5)
+            settled = time.time()
+            _wait(process, (INTERVALS + 1) * INTERVAL)
             polls = _polls(postgres)
             seen.first = [each[0] - started for each in polls.values()]
-            seen.skews = _skews(polls, after=started + INTERVAL + 5)
+            seen.skews = _skews(polls, after=settled)
             seen.rss = psutil.Process(process.pid).memory_info().rss / 2**20
             seen.connections = _connections(postgres, url)
             if beside_hung:
