@@ -290,10 +290,7 @@ class JobTarget:
 
 
 async def _all(calls: Sequence[Awaitable[None]]) -> None:
-    for failure in await asyncio.gather(*calls, return_exceptions=True):
-        # Its client may have been closed, at the end of all.
-        if isinstance(failure, Exception):
-            log.info("Jobs are left to be removed: %s", failure)
+    await asyncio.gather(*calls)
 
 
 async def _tried(call: Awaitable[None]) -> bool:
@@ -306,7 +303,8 @@ async def _tried(call: Awaitable[None]) -> bool:
         if error.status not in (404, 409):
             log.warning("%s", error)
         return error.status == 404
-    except PortError as error:
+    except (PortError, RuntimeError) as error:
+        # At the end of all its client is closed, which aiohttp says by a RuntimeError.
         log.info("%s", error)
         return False
 
