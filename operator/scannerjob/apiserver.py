@@ -182,3 +182,8 @@ def _answer(error: ApiException) -> Mapping[str, Any]:
 def _causes(answer: Mapping[str, Any]) -> list[tuple[str, str]]:
     found = (answer.get("details") or {}).get("causes") or ()
     return [(str(each["field"]), str(each.get("message"))) for each in found if each.get("field")]
+
+
+def is_older(version: str, other: str) -> bool:
+    """Whether this resourceVersion is proven to be older than the other (KEP-5504)."""
+    return version.isdecimal() and other.isdecimal() and int(version) < int(other)

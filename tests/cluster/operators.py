@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
 
-from tests.support.controlplane import ControlPlane
+from tests.support.controlplane import ControlPlane, KubectlError
 from tests.support.helm import RELEASE, rights
 from tests.support.processes import Process
 from tests.support.waiting import eventually
@@ -52,3 +53,18 @@ def wait_ready(operator: Process, starts: int = 1) -> None:
         return operator.log().count("ready for ScannerJobs") >= starts
 
     eventually(ready, message="the operator is ready")
+
+
+def wipe(cluster: ControlPlane, namespace: str) -> None:
+    """Empty the status of the ScannerJob pdf-pages.
+
+    Retried, as a person would: the operator writes too.
+    """
+
+    def wiped() -> bool:
+        found = cluster.get("-n", namespace, "scj", "pdf-pages")
+        document = json.dumps({**found, "status": {}})
+        cluster.kubectl("replace", "--subresource=status", "-f", "-", input=document)
+        return True
+
+    eventually(wiped, ignoring=KubectlError)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import random
 import signal
@@ -14,7 +13,7 @@ import pytest
 import yaml
 
 from tests.cluster.jobs import JobWorkload, settled, template
-from tests.cluster.operators import Operators, wait_ready
+from tests.cluster.operators import Operators, wait_ready, wipe
 from tests.support.controlplane import KubectlError
 from tests.support.helm import HelmError, helm
 from tests.support.pods import EVICTED, FAILED, OOM_KILLED, VANISHED, Fate
@@ -444,7 +443,7 @@ def test_a_wiped_status_gives_running_jobs_their_slots_back(
     operators.start()
     eventually(lambda: len(work.kubelet.running()) == 2)
     settled(work, active=2)
-    wipe(work)
+    wipe(work.plane, work.namespace)
     work.wait_reason("LedgerLost")
     settled(work, active=2, launched=2)
     assert len(work.jobs.jobs) == 2
@@ -457,17 +456,6 @@ def test_a_wiped_status_gives_running_jobs_their_slots_back(
     work.wait_done()
     work.assert_each_row_ran_once()
     work.assert_cap_was_kept(2)
-
-
-def wipe(work: JobWorkload) -> None:
-    """Retried, as a person would: the operator writes too."""
-
-    def wiped() -> bool:
-        document = json.dumps({**work.found(), "status": {}})
-        work.plane.kubectl("replace", "--subresource=status", "-f", "-", input=document)
-        return True
-
-    eventually(wiped, ignoring=KubectlError)
 
 
 def test_deleting_a_scannerjob_removes_its_jobs_and_one_created_anew_waits_for_them(

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import os
 import random
 import signal
@@ -13,9 +12,9 @@ from typing import Any
 import pytest
 
 from tests.cluster.conftest import install_crd
-from tests.cluster.operators import Operators, operator_account, wait_ready
+from tests.cluster.operators import Operators, operator_account, wait_ready, wipe
 from tests.cluster.workload import Workload, condition, scannerjob
-from tests.support.controlplane import ControlPlane, KubectlError
+from tests.support.controlplane import ControlPlane
 from tests.support.processes import Process
 from tests.support.waiting import eventually
 
@@ -224,18 +223,6 @@ def test_a_wiped_status_launches_nothing_until_a_person_says_so(
     wait_done(workload)
     workload.assert_each_row_ran_once()
     workload.assert_cap_was_kept(2)
-
-
-def wipe(cluster: ControlPlane, namespace: str) -> None:
-    """Retried, as a person would: the operator writes too."""
-
-    def wiped() -> bool:
-        found = cluster.get("-n", namespace, "scj", "pdf-pages")
-        document = json.dumps({**found, "status": {}})
-        cluster.kubectl("replace", "--subresource=status", "-f", "-", input=document)
-        return True
-
-    eventually(wiped, ignoring=KubectlError)
 
 
 def test_sigterm_ends_it_and_what_is_out_goes_on(

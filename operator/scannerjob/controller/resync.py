@@ -14,9 +14,9 @@ from typing import Any
 
 from kubernetes.aio.client import ApiClient, CustomObjectsApi
 
-from scannerjob.apiserver import TIMEOUT, asking
+from scannerjob.apiserver import TIMEOUT, asking, is_older
 from scannerjob.clock import boottime
-from scannerjob.controller.watched import WatchedStore, is_older
+from scannerjob.controller.watched import WatchedStore
 from scannerjob.model.spec import API_GROUP, API_VERSION
 from scannerjob.ports import PortError, Ref
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+from scannerjob.apiserver import is_older
 from scannerjob.clock import boottime
 from scannerjob.ports import (
     ConflictError,
@@ -102,8 +103,3 @@ class WatchedStore:
 
 def _at_least(new: Snapshot, old: Snapshot) -> bool:
     return not is_older(new.version, old.version)
-
-
-def is_older(version: str, other: str) -> bool:
-    """Whether this resourceVersion is proven to be older than the other (KEP-5504)."""
-    return version.isdecimal() and other.isdecimal() and int(version) < int(other)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from scannerjob.apiserver import is_older
 from scannerjob.model.ledger import parse_time
 from scannerjob.model.row import MAX_KEY_BYTES
 from scannerjob.targets.job.names import ATTEMPT, KEY, LAUNCH, NAME, SCANNERJOB, UID, job_name
@@ -55,9 +56,7 @@ class JobView:
 
         Of two Jobs of one name, too, the later one has the higher version.
         """
-        if not (self.version.isdigit() and other.version.isdigit()):
-            return True
-        return int(self.version) >= int(other.version)
+        return not is_older(self.version, other.version)
 
 
 def view(job: Mapping[str, Any]) -> JobView:
