@@ -24,11 +24,12 @@ _DRIVERS = {
     "mariadb+pymysql": "mysql+pymysql",
     "sqlite": "sqlite",
 }
-_TLS_FILES = {
+TLS_FILES = {
     "postgresql": frozenset({"sslrootcert", "sslcert", "sslkey"}),
     "mysql": frozenset({"ssl_ca", "ssl_cert", "ssl_key"}),
     "sqlite": frozenset[str](),
 }
+"""The options by which each names certificates: files of the machine that we run on."""
 # Other options can have a driver read files and programs of this machine, or change how we read.
 _OPTIONS = {
     "postgresql": frozenset({"sslmode", "application_name", "target_session_attrs"}),
@@ -163,8 +164,10 @@ def _expected(url: URL) -> str:
 
 def _check_options(url: URL, *, allow_files: bool) -> None:
     family = _family(url)
-    known = _OPTIONS[family] | (_TLS_FILES[family] if allow_files else frozenset())
+    known = _OPTIONS[family] | (TLS_FILES[family] if allow_files else frozenset())
     if not known.issuperset(url.query):
+        if TLS_FILES[family] & url.query.keys():
+            raise _invalid("names files of the operator's machine: use tlsSecretRef")
         accepted = ", ".join(sorted(known)) or "none"
         raise _invalid(f"has an option that is not accepted here; accepted: {accepted}")
 

@@ -13,6 +13,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from scannerjob.ports import ConfigurationError
+from scannerjob.tls import database_arguments
 from scannerjob.urls import error_line, host_of, parse_database_url
 
 POOL_SIZE = 8
@@ -135,7 +136,7 @@ def _is_sqlite(url: URL) -> bool:
 def _engine(url: URL, timeout: float) -> Engine:
     engine = create_engine(
         url,
-        connect_args=_connect_args(url, timeout),
+        connect_args={**_connect_args(url, timeout), **database_arguments(url, None)},
         isolation_level="AUTOCOMMIT",
         pool_size=POOL_SIZE,
         pool_pre_ping=True,

@@ -15,7 +15,6 @@ from sqlalchemy import URL, bindparam, inspect, text
 
 from scannerjob.clock import boottime
 from scannerjob.model.facts import Fact, Observation
-from scannerjob.ports import TargetError
 from scannerjob.targets.celery.database import open_engine
 from scannerjob.targets.celery.endpoint import Endpoint
 from scannerjob.targets.celery.lane import Lane
@@ -63,7 +62,7 @@ class Outcomes:
         try:
             return await self._lane.run(partial(self._read, ids), boottime() + _PATIENCE)
         except Exception as error:  # noqa: BLE001 - whatever a client raises, nothing is known
-            raise TargetError("ResultBackendUnreachable", self.endpoint.describe(error)) from None
+            raise self.endpoint.failure("ResultBackendUnreachable", error) from None
 
     def _read(self, ids: Sequence[str], results: Results) -> Mapping[str, Observation]:
         return {i: seen for chunk in _chunks(ids) for i, seen in results.read(chunk).items()}
@@ -72,9 +71,10 @@ class Outcomes:
 class RedisResults:
     """Celery's result backend in Redis. Connects with the first read."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, endpoint: Endpoint) -> None:
         self._redis = Redis.from_url(
-            url,
+            endpoint.bare_url,
+            **endpoint.tls,
             socket_connect_timeout=5.0,
             socket_timeout=_PATIENCE,
             retry=Retry(NoBackoff(), 0),
@@ -104,8 +104,8 @@ class SqlResults:
         "FROM celery_taskmeta WHERE task_id IN :ids"
     ).bindparams(bindparam("ids", expanding=True))
 
-    def __init__(self, url: URL) -> None:
-        self._engine = open_engine(url)
+    def __init__(self, endpoint: Endpoint, database: URL) -> None:
+        self._engine = open_engine(database, endpoint.tls)
         self._has_table = False
 
     def read(self, ids: Sequence[str]) -> Mapping[str, Observation]:

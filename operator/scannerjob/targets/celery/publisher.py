@@ -97,7 +97,7 @@ class Publisher:
         try:
             return await self._lane.run(question, boottime() + _PATIENCE)
         except Exception as error:  # noqa: BLE001 - whatever a client raises, nothing is known
-            raise TargetError("BrokerUnreachable", self.endpoint.describe(error)) from None
+            raise self.endpoint.failure("BrokerUnreachable", error) from None
 
     # In the broker's thread
 
