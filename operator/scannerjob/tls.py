@@ -203,9 +203,9 @@ def is_yes(value: str | None) -> bool:
     return value is None or value.lower() not in _NO
 
 
-def contradiction(what: str) -> ConfigurationError:
+def contradiction(what: str, advice: str = "remove one of the two") -> ConfigurationError:
     """What to raise where a URL and a tlsSecretRef do not go together."""
-    message = f"the URL {what}, and there is a tlsSecretRef: remove one of the two"
+    message = f"the URL {what}, and there is a tlsSecretRef: {advice}"
     return ConfigurationError("InvalidURL", message)
 
 

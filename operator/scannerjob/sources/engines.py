@@ -65,7 +65,9 @@ class Server:
     A database that hangs keeps its own threads waiting, and nobody else.
     """
 
-    def __init__(self, url: str, files: CertificateFiles | None, *, in_cluster: bool) -> None:
+    def __init__(
+        self, url: str, files: CertificateFiles | None = None, *, in_cluster: bool
+    ) -> None:
         """Raises ConfigurationError where the URL cannot be used, or not with certificates."""
         parsed = parse_database_url(url, allow_sqlite=not in_cluster)
         self.in_cluster = in_cluster

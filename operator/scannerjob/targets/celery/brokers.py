@@ -15,12 +15,13 @@ from sqlalchemy import URL
 from scannerjob.model.spec import NO_TIME, ScannerJobSpec
 from scannerjob.model.spec import CeleryTarget as CelerySpec
 from scannerjob.ports import ConfigurationError
+from scannerjob.targets.celery.amqp_broker import AmqpBroker
 from scannerjob.targets.celery.endpoint import Endpoint
 from scannerjob.targets.celery.messages import reserved_headers
 from scannerjob.targets.celery.outcomes import Outcomes, RedisResults, SqlResults
 from scannerjob.targets.celery.publisher import Publisher
 from scannerjob.targets.celery.redis_broker import RedisBroker
-from scannerjob.targets.celery.redis_url import tls_options
+from scannerjob.targets.celery.server_urls import amqp_tls, redis_tls
 from scannerjob.targets.celery.sql_broker import SqlBroker
 from scannerjob.targets.celery.target import CeleryTarget
 from scannerjob.tls import CertificateFiles, database_arguments
@@ -30,9 +31,12 @@ _BROKER = "spec.celery.broker"
 _RESULT_BACKEND = "spec.celery.resultBackend"
 _KINDS = {_BROKER: "broker", _RESULT_BACKEND: "result backend"}
 
+_BROKERS = "redis://, rediss://, amqp://, amqps:// or sqla+DATABASE_URL"
 _SQL_BROKERS = ("sqla", "sqlalchemy")
-# RabbitMQ has its place here: a broker class of its own.
-_NOT_YET = ("amqp", "amqps", "pyamqp")
+_READABLE_RESULTS = (
+    "redis://, rediss:// or db+DATABASE_URL (results sent over a broker reach their caller only)"
+)
+_SENT_BACK = ("rpc", "amqp", "amqps", "pyamqp")
 
 # A URL, and the certificates with which it is gone to.
 _Place = tuple[str, CertificateFiles | None]
@@ -88,21 +92,26 @@ class Brokers:
             case "redis" | "rediss":
                 endpoint = self._redis(_BROKER, url, files)
                 return Publisher(endpoint, partial(RedisBroker, endpoint), keeps_records=None)
+            case "amqp" | "pyamqp" | "amqps":
+                with _named(_BROKER):
+                    tls = amqp_tls(url, files)
+                endpoint = Endpoint(_KINDS[_BROKER], url, tls, files)
+                return Publisher(endpoint, partial(AmqpBroker, endpoint), keeps_records=False)
             case scheme if scheme in _SQL_BROKERS:
                 database, endpoint = self._database(_BROKER, url, url.partition("+")[2], files)
                 return Publisher(
                     endpoint, partial(SqlBroker, endpoint, database), keeps_records=False
                 )
-            case scheme:
-                raise _refused(_BROKER, scheme, "redis://, rediss:// or sqla+DATABASE_URL")
+            case _:
+                raise _refused(_BROKER, _BROKERS)
 
     def _results(self, url: str, files: CertificateFiles | None) -> Outcomes:
         match _scheme(url):
             case "redis" | "rediss":
                 endpoint = self._redis(_RESULT_BACKEND, url, files)
                 return Outcomes(endpoint, partial(RedisResults, endpoint))
-            case scheme if scheme in _NOT_YET:
-                raise _refused(_RESULT_BACKEND, scheme, "redis://, rediss:// or db+DATABASE_URL")
+            case scheme if scheme in _SENT_BACK:
+                raise _refused(_RESULT_BACKEND, _READABLE_RESULTS)
             case _:
                 bare = url.removeprefix("db+")
                 database, endpoint = self._database(_RESULT_BACKEND, url, bare, files)
@@ -110,7 +119,7 @@ class Brokers:
 
     def _redis(self, field: str, url: str, files: CertificateFiles | None) -> Endpoint:
         with _named(field):
-            tls = tls_options(url, files, allow_files=self._allow_sqlite)
+            tls = redis_tls(url, files, allow_files=self._allow_sqlite)
         return Endpoint(_KINDS[field], url, tls, files)
 
     def _database(
@@ -160,9 +169,7 @@ def _check(celery: CelerySpec) -> None:
         raise _invalid(f"spec.celery.headers.{name}", "Celery sets this header itself")
 
 
-def _refused(field: str, scheme: str, expected: str) -> ConfigurationError:
-    if scheme in _NOT_YET:
-        return _not_yet(f"{field}: {scheme}://")
+def _refused(field: str, expected: str) -> ConfigurationError:
     return ConfigurationError("InvalidURL", f"{field}: the URL must begin with {expected}")
 
 
