@@ -238,8 +238,8 @@ _MEANINGS = {
         "authority which it knows"
     ),
     "EOF occurred in violation": (
-        "it ended the connection in the middle: it may demand a client certificate, or refuse ours "
-        "(tls.crt of tlsSecretRef)"
+        "it ended the connection in the middle: if it does so each time, it demands a client "
+        "certificate, or refuses ours (tls.crt of tlsSecretRef)"
     ),
     "wrong version number|does not support SSL|server doesn't support it": (
         "it does not speak TLS at this port: use one where it does, or set it up there"

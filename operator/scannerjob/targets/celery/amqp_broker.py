@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from ssl import SSLError
 from typing import Any
 
 from amqp import exceptions as amqp
@@ -87,7 +88,7 @@ class AmqpBroker:
         """
         try:
             self._ping()
-        except (amqp.ConnectionError, ConnectionError):
+        except (amqp.ConnectionError, ConnectionError, SSLError):
             self.close()
             self._connect()
         return False
