@@ -61,12 +61,18 @@ class CertificateFiles:
 
     def __init__(self, certificates: Certificates) -> None:
         """Raises ConfigurationError, reason InvalidCertificate, where no client could read them."""
-        self._folder = _private_folder()
-        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
-        self.authority = self._write("ca.crt", certificates.authority)
-        self.certificate = self._write("tls.crt", certificates.certificate)
-        self.key = self._write("tls.key", certificates.key)
-        self._check()
+        try:
+            self._folder = Path(tempfile.mkdtemp(prefix="scannerjob-"))
+            self._remove = weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+            self.authority = self._write("ca.crt", certificates.authority)
+            self.certificate = self._write("tls.crt", certificates.certificate)
+            self.key = self._write("tls.key", certificates.key)
+        except OSError as error:
+            advice = "set TMPDIR to a folder that can be written to, best one in memory"
+            raise _invalid(f"cannot be written to files ({error.strerror}): {advice}") from None
+        if problem := self._problem():
+            self._remove()
+            raise _invalid(problem)
 
     def _write(self, name: str, content: bytes) -> str | None:
         if not content:
@@ -76,24 +82,17 @@ class CertificateFiles:
         file.write_bytes(content)
         return str(file)
 
-    def _check(self) -> None:
+    def _problem(self) -> str | None:
         try:
             client_context(self.authority, None, None)
         except ssl.SSLError:
-            raise _invalid("has a ca.crt that holds no certificate in PEM form") from None
+            return "has a ca.crt that holds no certificate in PEM form"
         try:
             client_context(self.authority, self.certificate, self.key)
         except ssl.SSLError:
             problem = "that are not PEM, are encrypted, or do not belong together"
-            raise _invalid(f"has a tls.crt and a tls.key {problem}") from None
-
-
-def _private_folder() -> Path:
-    try:
-        return Path(tempfile.mkdtemp(prefix="scannerjob-"))
-    except OSError as error:
-        advice = "set TMPDIR to a folder that can be written to, best one in memory"
-        raise _invalid(f"cannot be written to files ({error.strerror}): {advice}") from None
+            return f"has a tls.crt and a tls.key {problem}"
+        return None
 
 
 _files: weakref.WeakValueDictionary[Certificates, CertificateFiles] = weakref.WeakValueDictionary()
