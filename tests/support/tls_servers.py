@@ -12,8 +12,6 @@ import signal
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import redis
-
 from tests.support.certificates import Authority, Certificate
 from tests.support.ports import free_port
 from tests.support.rabbitmq import RabbitServer
@@ -32,13 +30,16 @@ class TlsServer(Server):
         return self.url
 
     def show(self, certificate: Certificate, authority: Authority | None = None) -> None:
-        """Show another certificate to whoever connects, and let in clients of this authority."""
+        """Show another certificate to whoever connects, and let in clients of this authority.
+
+        Those who are connected have to connect again.
+        """
         self._certificate, self.authority = certificate, authority or self.authority
         self._write_certificates()
         self.read_certificates()
 
     def read_certificates(self) -> None:
-        """Have it read them anew; that may take it a moment."""
+        """Have it read them anew, which may take it a moment, and leave all its clients."""
         self.restart()
 
     def prepare(self) -> None:
@@ -93,17 +94,14 @@ class TlsRedis(TlsServer, RedisServer):
         return _at(self.url.replace("redis:", "rediss:"), self.tls_port)
 
     def read_certificates(self) -> None:
-        with redis.Redis.from_url(self.url) as client:
-            for option in ("tls-ca-cert-file", "tls-cert-file", "tls-key-file"):
-                assert option in self._options
-            client.config_set(
-                "tls-cert-file",
-                self._options["tls-cert-file"],
-                "tls-key-file",
-                self._options["tls-key-file"],
-                "tls-ca-cert-file",
-                self._options["tls-ca-cert-file"],
-            )
+        certificates = [
+            *("tls-cert-file", self._server_certificate),
+            *("tls-key-file", self._server_key),
+            *("tls-ca-cert-file", self._client_authority),
+        ]
+        with self.client() as client:
+            client.execute_command("CONFIG SET", *map(str, certificates))
+            client.client_kill_filter(_type="normal", skipme=True)
 
 
 class TlsPostgres(TlsServer, PostgresServer):
@@ -132,6 +130,16 @@ class TlsPostgres(TlsServer, PostgresServer):
 
     def read_certificates(self) -> None:
         self.process.send(signal.SIGHUP)
+        with self.connect() as connection:
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'app'"
+            )
+
+    def change_password(self, password: str) -> None:
+        """Give `app` another one, which its URL has from now on."""
+        with self.connect() as connection:
+            connection.execute(f"ALTER ROLE app PASSWORD '{password}'")
+        self.password = password
 
 
 class TlsMariaDB(TlsServer, MariaDBServer):
@@ -156,6 +164,7 @@ class TlsMariaDB(TlsServer, MariaDBServer):
     def read_certificates(self) -> None:
         with self.connect() as connection, connection.cursor() as cursor:
             cursor.execute("FLUSH SSL")
+            cursor.execute("KILL USER app")
 
 
 class TlsRabbit(TlsServer, RabbitServer):
