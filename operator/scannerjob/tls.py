@@ -251,7 +251,7 @@ _MEANINGS = {
         "it lets this user in with TLS only, or not at all: use tlsSecretRef or sslmode=require"
     ),
 }
-_ANY_OTHER = re.compile(r"\[SSL|SSL error|SSL connection")
+_ANY_OTHER = re.compile(r"\[SSL|SSL error")
 
 
 def explain(said: str, url: str) -> str | None:

@@ -98,6 +98,27 @@ def test_an_expired_certificate_is_not_trusted_until_it_is_renewed(server: TlsSe
     assert eventually(lambda: _trouble(server) is None, message="the new one is shown")
 
 
+def test_a_server_that_was_restarted_is_connected_to_anew(server: TlsServer) -> None:
+    files = files_of(Certificates.from_secret(RIGHT))
+    databases, brokers = Databases(), Brokers()
+
+    async def run() -> None:
+        if isinstance(server, DatabaseServer):
+            source = databases.open(server.tls_url, spec("SELECT 1 AS id"), files)
+            await source.scan(1)
+            server.restart()
+            await source.scan(1)
+        else:
+            target = brokers.open(server.tls_url, None, celery_spec(), broker_files=files)
+            await target.check()
+            server.restart()
+            await target.check()
+
+    asyncio.run(run())
+    databases.close()
+    brokers.close()
+
+
 def test_without_a_secret_nobody_is_let_in(server: TlsServer) -> None:
     failure = _failure(server, _plain(server.tls_url), {})
     if isinstance(server, TlsPostgres):
@@ -166,6 +187,14 @@ def test_a_url_may_ask_not_to_check_the_host(server: TlsServer) -> None:
     url = f"{_bare(server.tls_url)}?{UNCHECKED_HOSTS[type(server)]}".replace(HOST, "localhost")
     _contact(server, url, RIGHT)
     assert "not trusted" in str(_failure(server, url, OTHER.secret()))
+
+
+@pytest.mark.parametrize("server", ["redis"], indirect=True, scope="module")
+def test_a_url_may_ask_to_check_nothing(server: TlsServer) -> None:
+    stranger = OTHER.secret(AUTHORITY.issue("scanner"))
+    assert "not trusted" in str(_failure(server, server.tls_url, stranger))
+    for spelling in ("none", "CERT_NONE"):
+        _contact(server, f"{server.tls_url}?ssl_cert_reqs={spelling}", stranger)
 
 
 @not_rabbitmq

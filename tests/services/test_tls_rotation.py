@@ -24,6 +24,8 @@ class TlsSite:
     def __init__(
         self, folder: Path, database: TlsPostgres, broker: TlsServer, results: TlsServer
     ) -> None:
+        self.folder = folder / "temporary"
+        self.folder.mkdir()
         self.database, self.broker, self.results = database, broker, results
         self.site = Site(folder, database.as_admin(database.url))
         self.site.execute("GRANT SELECT ON pdf TO app")
@@ -57,6 +59,10 @@ class TlsSite:
             )
         )
 
+    def folders(self) -> list[Path]:
+        """Where the scanner keeps certificates as files."""
+        return list(self.folder.glob("scannerjob-*"))
+
     def is_refused(self, kind: str) -> bool:
         """Whether the scanner says that it has the wrong certificates, or password."""
         told = self.site.condition(kind)
@@ -84,7 +90,9 @@ def _own_door(server: TlsServer) -> str:
 @pytest.mark.timeout(500)
 @pytest.mark.parametrize("kinds", [(TlsRedis, TlsMariaDB), (TlsRabbit, TlsRedis)])
 def test_rotated_secrets_are_used_without_a_restart(
-    kinds: tuple[type[TlsRedis | TlsRabbit], type[TlsMariaDB | TlsRedis]], tmp_path: Path
+    kinds: tuple[type[TlsRedis | TlsRabbit], type[TlsMariaDB | TlsRedis]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     old, new = Authority("old"), Authority("new")
     with ExitStack() as stack:
@@ -94,7 +102,9 @@ def test_rotated_secrets_are_used_without_a_restart(
         stack.callback(tls.site.close)
         stack.enter_context(tls.site.worker(broker.url, results=_own_door(results)))
         tls.site.add_rows(1, 4)
-        scanner = stack.enter_context(tls.scanner())
+        with monkeypatch.context() as patched:
+            patched.setenv("TMPDIR", str(tls.folder))
+            scanner = stack.enter_context(tls.scanner())
         tls.wait_until_done(4)
         passwords = [database.password]
 
@@ -113,7 +123,9 @@ def test_rotated_secrets_are_used_without_a_restart(
             tls.put_secrets(name)
             tls.wait_until_done(first + 3)
 
-        assert scanner.running
+        assert len(tls.folders()) == 3, "those of the replaced certificates are gone"
+        scanner.stop()
+        assert tls.folders() == []
         assert tls.site.executed() == list(range(1, 17))
         passwords += [database.password, broker.password, results.password]
         written = scanner.log() + (tmp_path / "state.sqlite").read_bytes().decode(errors="replace")
