@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from scannerjob.model.spec import Connection, ScannerJobSpec
 from scannerjob.ports import ConfigurationError, Connections, Ref, Snapshot
@@ -35,6 +37,10 @@ class _Opened:
         return self.uid, self.spec, self.urls
 
 
+def _nobody(ref: Ref) -> None:
+    pass
+
+
 class SecretConnector:
     """Connects every ScannerJob to what its Secrets name; equal URLs share their pools.
 
@@ -42,11 +48,14 @@ class SecretConnector:
     is open stays open as long as spec and URLs are the same. `in_cluster` refuses what belongs to
     one machine (SQLite files) or is too powerful (a superuser's role). Without `jobs` there is no
     cluster to launch Jobs in.
+
+    `wake` is called, in any thread, for a ScannerJob of which a launch may have ended.
     """
 
     def __init__(
         self, secrets: Secrets, *, in_cluster: bool, jobs: JobTargets | None = None
     ) -> None:
+        self.wake: Callable[[Ref], None] = _nobody
         self._secrets = secrets
         self._jobs = jobs
         self._databases = Databases(in_cluster=in_cluster)
@@ -86,12 +95,16 @@ class SecretConnector:
     def _open(self, snapshot: Snapshot, spec: ScannerJobSpec, urls: _Urls) -> Connections:
         source = self._databases.open(urls.database, spec)
         if spec.job is None:
-            return Connections(source, self._brokers.open(urls.broker, urls.results, spec))
+            wake = partial(self._wake, snapshot.ref)
+            return Connections(source, self._brokers.open(urls.broker, urls.results, spec, wake))
         if self._jobs is None:
             raise ConfigurationError(
                 "NotSupported", "spec.job: Kubernetes Jobs are launched by the operator only"
             )
         return Connections(source, self._jobs.open(snapshot, spec))
+
+    def _wake(self, ref: Ref) -> None:
+        self.wake(ref)
 
     async def _optional_url(
         self, ref: Ref, field: str, connection: Connection | None

@@ -73,12 +73,14 @@ class Hold:
 class Sightings:
     """What a target told: of the launches it was asked about, by id, and of others.
 
-    `hold` is a reason seen there to launch nothing.
+    `hold` is a reason seen there to launch nothing. `hinted`: some of them may have ended, which is
+    a reason to look at their rows now, and proves nothing.
     """
 
     observations: Mapping[str, Observation] = field(default_factory=lambda: MappingProxyType({}))
     strays: tuple[Stray, ...] = ()
     hold: Hold | None = None
+    hinted: bool = False
 
 
 @dataclass(frozen=True, slots=True)

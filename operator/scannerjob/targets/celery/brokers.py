@@ -15,6 +15,8 @@ from scannerjob.model.spec import NO_TIME, ScannerJobSpec
 from scannerjob.model.spec import CeleryTarget as CelerySpec
 from scannerjob.ports import ConfigurationError
 from scannerjob.targets.celery.endpoint import Endpoint
+from scannerjob.targets.celery.event_streams import RedisEvents
+from scannerjob.targets.celery.events import Listener, Watch
 from scannerjob.targets.celery.messages import reserved_headers
 from scannerjob.targets.celery.outcomes import Outcomes, RedisResults, SqlResults
 from scannerjob.targets.celery.publisher import Publisher
@@ -30,7 +32,11 @@ _SQL_BROKERS = ("sqla", "sqlalchemy")
 # RabbitMQ and TLS have their place here: a broker class of its own, and Secrets for certificates.
 _NOT_YET = ("amqp", "amqps", "pyamqp", "rediss")
 
-_Shared = TypeVar("_Shared", Publisher, Outcomes)
+_Shared = TypeVar("_Shared", Publisher, Outcomes, Listener)
+
+
+def _nobody() -> None:
+    pass
 
 
 class Brokers:
@@ -45,12 +51,18 @@ class Brokers:
         # the threads that hang are counted together.
         self._publishers: WeakValueDictionary[str, Publisher] = WeakValueDictionary()
         self._outcomes: WeakValueDictionary[str, Outcomes] = WeakValueDictionary()
+        self._listeners: WeakValueDictionary[str, Listener] = WeakValueDictionary()
 
     def open(
-        self, broker_url: str, result_backend_url: str | None, spec: ScannerJobSpec
+        self,
+        broker_url: str,
+        result_backend_url: str | None,
+        spec: ScannerJobSpec,
+        wake: Callable[[], None] = _nobody,
     ) -> CeleryTarget:
         """The target of a ScannerJob whose Secrets hold these URLs. Connects to nothing yet.
 
+        `wake` is called, in any thread, when an event hints that one of its tasks has ended.
         Raises ConfigurationError naming the field, without any secret.
         """
         if spec.celery is None:
@@ -60,7 +72,8 @@ class Brokers:
         outcomes = None
         if result_backend_url is not None:
             outcomes = _shared(self._outcomes, result_backend_url.strip(), self._results)
-        return CeleryTarget(publisher, outcomes, spec.celery, _life_margin(broker_url, spec))
+        watch = self._watch(broker_url.strip(), wake)
+        return CeleryTarget(publisher, outcomes, spec.celery, _life_margin(broker_url, spec), watch)
 
     def close(self) -> None:
         """End the threads and their connections. A target that is used again connects again."""
@@ -68,6 +81,8 @@ class Brokers:
             publisher.close()
         for outcomes in self._outcomes.values():
             outcomes.close()
+        for listener in self._listeners.values():
+            listener.close()
 
     def _publisher(self, url: str) -> Publisher:
         endpoint = Endpoint("broker", url)
@@ -95,11 +110,20 @@ class Brokers:
                 database = self._database(_RESULT_BACKEND, url.removeprefix("db+"))
                 return Outcomes(endpoint, partial(SqlResults, database))
 
+    def _watch(self, url: str, wake: Callable[[], None]) -> Watch | None:
+        if _scheme(url) in _SQL_BROKERS:
+            return None  # kombu knows no way to have events told there
+        return _shared(self._listeners, url, _listener).watch(wake)
+
     def _database(self, field: str, url: str) -> URL:
         try:
             return parse_database_url(url, allow_sqlite=self._allow_sqlite)
         except ConfigurationError as error:
             raise ConfigurationError(error.reason, f"{field}: {error}") from None
+
+
+def _listener(url: str) -> Listener:
+    return Listener(Endpoint("broker", url), partial(RedisEvents, url))
 
 
 def _shared(

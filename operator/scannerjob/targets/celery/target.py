@@ -8,6 +8,7 @@ from datetime import timedelta
 from scannerjob.model.facts import Observation, Send, Sightings, TargetTraits
 from scannerjob.model.ledger import Item
 from scannerjob.model.spec import CeleryTarget as CelerySpec
+from scannerjob.targets.celery.events import Watch
 from scannerjob.targets.celery.outcomes import Outcomes
 from scannerjob.targets.celery.publisher import Publisher
 from scannerjob.targets.celery.redis_broker import RETENTION
@@ -20,6 +21,7 @@ class CeleryTarget:
     """Launches each row as one Celery task whose id is the launch's; a `scannerjob.ports.Target`.
 
     `life_margin`: how much longer than `expires` and `deadline` say a task may live on this broker.
+    `watch` is there where events may tell that a task has ended.
     """
 
     def __init__(
@@ -28,11 +30,13 @@ class CeleryTarget:
         outcomes: Outcomes | None,
         celery: CelerySpec,
         life_margin: timedelta,
+        watch: Watch | None,
     ) -> None:
         self._publisher = publisher
         self._outcomes = outcomes
         self._celery = celery
         self._life_margin = life_margin
+        self._watch = watch
 
     @property
     def traits(self) -> TargetTraits:
@@ -61,16 +65,19 @@ class CeleryTarget:
 
         The first call with anything outstanding also asks the broker whether it keeps records,
         which `traits` depend on: what a crash left behind can then be sent again in the same cycle.
-        Raises TargetError.
+        Events are no evidence: they make it look at the rows, no more. Raises TargetError.
         """
+        hinted = self._watch is not None and self._watch.take(ids)
         if ids:
             await self._publisher.learn()
         if not ids or self._outcomes is None:
-            return Sightings()
-        return Sightings(await self._outcomes.read(list(ids)))
+            return Sightings(hinted=hinted)
+        return Sightings(await self._outcomes.read(list(ids)), hinted=hinted)
 
     async def launch(self, sends: Sequence[Send], deadline: float) -> Mapping[str, Observation]:
         """Publish one task per send, none after `deadline`; says of each what is known."""
+        if self._watch:
+            self._watch.expect([send.item.id for send in sends])
         return await self._publisher.launch(sends, self._celery, deadline)
 
     async def supersede(self, ids: Collection[str]) -> Mapping[str, Observation]:
