@@ -18,7 +18,6 @@ import pytest
 from celery import Celery
 from kombu.connection import Connection
 
-from scannerjob.demo.judge import duplicates, peak_outstanding
 from scannerjob.targets.celery import Brokers, event_streams
 from scannerjob.targets.celery.endpoint import Endpoint
 from scannerjob.targets.celery.event_streams import AmqpEvents, RedisEvents
@@ -27,7 +26,7 @@ from tests.support.celery_target import BlackHole, celery_spec, launch, make_sen
 from tests.support.celery_worker import CeleryWorker
 from tests.support.rabbitmq import RabbitServer
 from tests.support.servers import RedisServer
-from tests.support.site import PublishWitness, Site
+from tests.support.site import Site
 from tests.support.waiting import eventually
 
 EVENTS = ("-E", "--without-gossip", "--without-mingle")
@@ -42,7 +41,8 @@ class Broker:
 
     def listener(self) -> Listener:
         stream = RedisEvents if self.url.startswith("redis") else AmqpEvents
-        return Listener(Endpoint("broker", self.url), partial(stream, self.url))
+        endpoint = Endpoint("broker", self.url)
+        return Listener(endpoint, partial(stream, endpoint))
 
     def ears(self) -> set[str]:
         """Those who listen."""
@@ -219,12 +219,11 @@ def test_a_broker_that_says_nothing_keeps_no_thread(scheme: str) -> None:
 
 
 def test_scannerjobs_of_one_broker_share_a_connection_that_goes_with_the_last(
-    redis_server: RedisServer, redis_url: str
+    broker: Broker,
 ) -> None:
-    broker, brokers = Broker(redis_server, redis_url), Brokers()
-    woken: list[str] = []
+    brokers, woken = Brokers(), list[str]()
     targets = {
-        name: brokers.open(redis_url, None, celery_spec(), partial(woken.append, name))
+        name: brokers.open(broker.url, None, celery_spec(), partial(woken.append, name))
         for name in ("one", "two")
     }
     assert not broker.ears()
@@ -243,6 +242,7 @@ def test_scannerjobs_of_one_broker_share_a_connection_that_goes_with_the_last(
     assert woken == ["two"]
 
     targets.clear()
+    del target
     gc.collect()
     eventually(lambda: not broker.ears(), message="the connection is closed")
 
@@ -251,46 +251,37 @@ def test_scannerjobs_of_one_broker_share_a_connection_that_goes_with_the_last(
 
 
 @pytest.fixture
-def site(tmp_path: Path, postgres_url: str, redis_url: str) -> Iterator[Site]:
+def site(tmp_path: Path, postgres_url: str, broker: Broker) -> Iterator[Site]:
     site = Site(tmp_path, postgres_url)
-    site.put_secret("app-broker", redis_url)
-    site.put_secret("app-results", redis_url)
+    site.put_secret("app-broker", broker.url)
     with closing(site):
         yield site
 
 
-RESULTS = {"celery__resultBackend": {"urlSecretRef": {"name": "app-results", "key": "url"}}}
-
-
-@pytest.mark.parametrize("fields", [{}, RESULTS], ids=["without results", "with results"])
+@pytest.mark.parametrize("with_results", [False, True], ids=["rows", "results"])
 def test_a_freed_slot_is_refilled_at_once(
-    site: Site, redis_url: str, fields: dict[str, Any]
+    site: Site, broker: Broker, redis_url: str, with_results: bool
 ) -> None:
     """At the interval these rows would take ten of them."""
     site.add_rows(1, 30)
-    results = redis_url if fields else None
-    with (
-        PublishWitness(redis_url) as witness,
-        worker_with_events(site, redis_url, results),
-        site.scanner(site.scanner_job(interval="60s", **fields)),
-    ):
+    fields: dict[str, Any] = {"interval": "60s"}
+    env = {"BROKER": broker.url, "DATABASE": site.database_url, "WORK": "0.1"}
+    if with_results:
+        site.put_secret("app-results", redis_url)
+        fields["celery__resultBackend"] = {"urlSecretRef": {"name": "app-results", "key": "url"}}
+        env["RESULTS"] = redis_url
+    worker = CeleryWorker(site.folder / "tasks.py", env=env, args=EVENTS)
+
+    with worker, site.scanner(site.scanner_job(**fields)):
         eventually(lambda: len(site.done()) == 30, timeout=55, message="30 rows are done")
+        eventually(lambda: not site.items(), timeout=55, message="all of it is known")
     assert site.executed() == list(range(1, 31))
-    history = site.history(witness.launches, 3)
-    assert (duplicates(history), peak_outstanding(history)) == ([], 3)
+    assert len({run.task_id for run in site.executions()}) == 30
+    assert site.snapshot().status["succeeded"] == 30
 
 
-def worker_with_events(site: Site, broker: str, results: str | None = None) -> CeleryWorker:
-    env = {"BROKER": broker, "DATABASE": site.database_url, "WORK": "0.1"}
-    env |= {"RESULTS": results} if results else {}
-    return CeleryWorker(site.folder / "tasks.py", env=env, args=EVENTS)
-
-
-def test_a_forged_event_frees_nothing_and_counts_nothing(
-    site: Site, redis_server: RedisServer, redis_url: str
-) -> None:
+def test_a_forged_event_frees_nothing_and_counts_nothing(site: Site, broker: Broker) -> None:
     site.add_rows(1, 1)
-    broker = Broker(redis_server, redis_url)
     with site.scanner(site.scanner_job(interval="1h", concurrency=9)):
         item = eventually(partial(launched, site, 1), ignoring=Exception)[0]
         eventually(broker.ears, message="it listens")

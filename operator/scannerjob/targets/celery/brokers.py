@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from functools import partial
 from typing import TypeVar
-from weakref import WeakValueDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from sqlalchemy import URL, make_url
 
@@ -16,8 +16,8 @@ from scannerjob.model.spec import CeleryTarget as CelerySpec
 from scannerjob.ports import ConfigurationError
 from scannerjob.targets.celery.amqp_broker import AmqpBroker
 from scannerjob.targets.celery.endpoint import Endpoint
-from scannerjob.targets.celery.event_streams import RedisEvents
-from scannerjob.targets.celery.events import Listener, Watch
+from scannerjob.targets.celery.event_streams import AmqpEvents, RedisEvents
+from scannerjob.targets.celery.events import EventStream, Listener, Watch
 from scannerjob.targets.celery.messages import reserved_headers
 from scannerjob.targets.celery.outcomes import Outcomes, RedisResults, SqlResults
 from scannerjob.targets.celery.publisher import Publisher
@@ -38,7 +38,13 @@ _READABLE_RESULTS = (
 _SENT_BACK = ("rpc", "amqp", "pyamqp")
 _NOT_YET = ("amqps", "rediss")
 
-_Shared = TypeVar("_Shared", Publisher, Outcomes, Listener)
+_EVENTS: Mapping[str, Callable[[Endpoint], EventStream]] = {
+    "redis": RedisEvents,
+    "amqp": AmqpEvents,
+    "pyamqp": AmqpEvents,
+}
+
+_Shared = TypeVar("_Shared", Publisher, Outcomes)
 
 
 def _nobody() -> None:
@@ -57,7 +63,7 @@ class Brokers:
         # the threads that hang are counted together.
         self._publishers: WeakValueDictionary[str, Publisher] = WeakValueDictionary()
         self._outcomes: WeakValueDictionary[str, Outcomes] = WeakValueDictionary()
-        self._listeners: WeakValueDictionary[str, Listener] = WeakValueDictionary()
+        self._listeners: WeakKeyDictionary[Publisher, Listener] = WeakKeyDictionary()
 
     def open(
         self,
@@ -78,7 +84,7 @@ class Brokers:
         outcomes = None
         if result_backend_url is not None:
             outcomes = _shared(self._outcomes, result_backend_url.strip(), self._results)
-        watch = self._watch(broker_url.strip(), wake)
+        watch = self._watch(publisher, wake)
         return CeleryTarget(publisher, outcomes, spec.celery, _life_margin(broker_url, spec), watch)
 
     def close(self) -> None:
@@ -119,20 +125,21 @@ class Brokers:
                 database = self._database(_RESULT_BACKEND, url.removeprefix("db+"))
                 return Outcomes(endpoint, partial(SqlResults, database))
 
-    def _watch(self, url: str, wake: Callable[[], None]) -> Watch | None:
-        if _scheme(url) in _SQL_BROKERS:
-            return None  # kombu knows no way to have events told there
-        return _shared(self._listeners, url, _listener).watch(wake)
+    def _watch(self, publisher: Publisher, wake: Callable[[], None]) -> Watch | None:
+        """For the events of the broker that is published to; nothing where there are none."""
+        endpoint = publisher.endpoint
+        stream = _EVENTS.get(_scheme(endpoint.url))
+        if stream is None:
+            return None
+        if publisher not in self._listeners:
+            self._listeners[publisher] = Listener(endpoint, partial(stream, endpoint))
+        return self._listeners[publisher].watch(wake)
 
     def _database(self, field: str, url: str) -> URL:
         try:
             return parse_database_url(url, allow_sqlite=self._allow_sqlite)
         except ConfigurationError as error:
             raise ConfigurationError(error.reason, f"{field}: {error}") from None
-
-
-def _listener(url: str) -> Listener:
-    return Listener(Endpoint("broker", url), partial(RedisEvents, url))
 
 
 def _shared(

@@ -20,6 +20,8 @@ from redis import Redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from scannerjob.targets.celery.endpoint import Endpoint
+
 # How long a connection may wait for an answer; and for events, before it looks after itself.
 _PATIENCE = 5.0
 _WAIT = 1.0
@@ -32,9 +34,9 @@ _MAX_UNANSWERED = 2
 class RedisEvents:
     """Events as kombu publishes them on Redis: to channels, which keep nothing for anybody."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, endpoint: Endpoint) -> None:
         self._redis = Redis.from_url(
-            url,
+            endpoint.url,
             socket_connect_timeout=_PATIENCE,
             socket_timeout=_PATIENCE,
             health_check_interval=_SIGN_OF_LIFE,
@@ -82,21 +84,20 @@ def _bodies(data: bytes) -> list[bytes]:
 class AmqpEvents:
     """Events from RabbitMQ, through a queue that goes with the connection."""
 
-    def __init__(self, url: str) -> None:
-        self._connection = Connection(
-            url,
-            connect_timeout=_PATIENCE,
-            heartbeat=_SIGN_OF_LIFE,
-            transport_options={"read_timeout": _PATIENCE, "write_timeout": _PATIENCE},
-        )
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+        self._connection: Any = None
         self._received: list[bytes | str] = []
 
     def subscribe(self) -> None:
         """Connect, and have events sent from now on.
 
         They are acknowledged by being sent, and those that are not sent within Celery's own five
-        seconds are dropped: a broker piles up nothing for us.
+        seconds are dropped: the broker piles up nothing for us.
         """
+        client = Connection(self._endpoint.url, connect_timeout=_PATIENCE, heartbeat=_SIGN_OF_LIFE)
+        self._connection = client.transport.establish_connection()
+        self._connection.transport.sock.settimeout(_PATIENCE)
         queue = Queue(
             f"{event_exchange.name}.scannerjob-{uuid4()}",
             event_exchange,
@@ -114,7 +115,7 @@ class AmqpEvents:
         """What came within a second. Raises what py-amqp raises."""
         with suppress(TimeoutError):
             self._connection.drain_events(timeout=_WAIT)
-        self._connection.heartbeat_check()
+        self._connection.heartbeat_tick()
         received, self._received = self._received, []
         return received
 
@@ -122,6 +123,9 @@ class AmqpEvents:
         self._received.append(message.body)
 
     def close(self) -> None:
-        """Drop the connection."""
+        """Drop the connection, and take leave of the broker if it answers."""
         with suppress(Exception):
-            self._connection.release()
+            self._connection.transport.sock.settimeout(_WAIT)
+            self._connection.close()
+        with suppress(Exception):
+            self._connection.collect()
