@@ -6,6 +6,7 @@
 import base64
 import gc
 import json
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -22,7 +23,15 @@ from scannerjob.targets.celery import Brokers, event_streams
 from scannerjob.targets.celery.endpoint import Endpoint
 from scannerjob.targets.celery.event_streams import AmqpEvents, RedisEvents
 from scannerjob.targets.celery.events import Listener, Watch
-from tests.support.celery_target import BlackHole, celery_spec, launch, make_sends, told
+from tests.support.celery_target import (
+    ACCEPTED,
+    BlackHole,
+    celery_spec,
+    facts,
+    launch,
+    make_sends,
+    told,
+)
 from tests.support.celery_worker import CeleryWorker
 from tests.support.rabbitmq import RabbitServer
 from tests.support.servers import RedisServer
@@ -38,11 +47,12 @@ class Broker:
     def __init__(self, server: RedisServer | RabbitServer, url: str) -> None:
         self.server = server
         self.url = url
+        self.silent: set[str] = set()
 
     def listener(self) -> Listener:
         stream = RedisEvents if self.url.startswith("redis") else AmqpEvents
         endpoint = Endpoint("broker", self.url)
-        return Listener(endpoint, partial(stream, endpoint))
+        return Listener(endpoint, partial(stream, endpoint), self.silent)
 
     def ears(self) -> set[str]:
         """Those who listen."""
@@ -170,16 +180,12 @@ def test_a_broker_that_hangs_is_given_up_and_heard_again(
     eventually(hearer.hinted, message="it listens")
     broker.server.pause()
     (ear,) = ears_of(broker.url)
-    eventually(lambda: _rests(ear), message="it is given up")
+    eventually(lambda: broker.silent, message="it is given up")
 
     broker.server.resume()
 
     eventually(hearer.hinted, timeout=60, message="it listens again")
     assert ears_of(broker.url) == [ear]
-
-
-def _rests(ear: threading.Thread) -> bool:
-    return bool(vars(ear)["_told"])
 
 
 def ears_of(url: str) -> list[threading.Thread]:
@@ -245,6 +251,35 @@ def test_scannerjobs_of_one_broker_share_a_connection_that_goes_with_the_last(
     del target
     gc.collect()
     eventually(lambda: not broker.ears(), message="the connection is closed")
+
+
+def test_who_may_not_listen_launches_all_the_same_and_is_told_of_it_once(
+    redis_server: RedisServer, redis_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with redis_server.client() as client:
+        client.acl_setuser(
+            "deaf", enabled=True, passwords=["+pw"], keys=["*"], commands=["+@all"], reset=True
+        )
+    caplog.set_level(logging.DEBUG, "scannerjob")
+    url, brokers = redis_url.replace("//", "//deaf:pw@"), Brokers()
+
+    def refusals() -> list[int]:
+        return [each.levelno for each in caplog.records if "no permission" in each.getMessage()]
+
+    def launch_and_listen() -> None:
+        before = len(refusals())
+        target = brokers.open(url, None, celery_spec())
+        assert facts(launch(target, make_sends(1))) == ACCEPTED
+        eventually(lambda: len(refusals()) > before, message="it was refused")
+
+    # Opened anew, as after each failure.
+    for _ in range(2):
+        launch_and_listen()
+        gc.collect()
+        eventually(lambda: not ears_of(url), message="its thread has ended")
+
+    assert refusals()[0] == logging.WARNING
+    assert set(refusals()[1:]) == {logging.DEBUG}
 
 
 # `scannerjob run`

@@ -64,6 +64,7 @@ class Brokers:
         self._publishers: WeakValueDictionary[str, Publisher] = WeakValueDictionary()
         self._outcomes: WeakValueDictionary[str, Outcomes] = WeakValueDictionary()
         self._listeners: WeakKeyDictionary[Publisher, Listener] = WeakKeyDictionary()
+        self._silent: set[str] = set()
 
     def open(
         self,
@@ -132,7 +133,7 @@ class Brokers:
         if stream is None:
             return None
         if publisher not in self._listeners:
-            self._listeners[publisher] = Listener(endpoint, partial(stream, endpoint))
+            self._listeners[publisher] = Listener(endpoint, partial(stream, endpoint), self._silent)
         return self._listeners[publisher].watch(wake)
 
     def _database(self, field: str, url: str) -> URL:

@@ -88,12 +88,16 @@ class Watch:
 class Listener:
     """Hears the events of one broker, for all ScannerJobs which launch there.
 
-    Its thread begins with the first launch that is out, and ends with the last `Watch`.
+    Its thread begins with the first launch that is out, and ends with the last `Watch`. `silent`
+    has the brokers of which people were told that they cannot be heard.
     """
 
-    def __init__(self, endpoint: Endpoint, connect: Callable[[], EventStream]) -> None:
+    def __init__(
+        self, endpoint: Endpoint, connect: Callable[[], EventStream], silent: set[str]
+    ) -> None:
         self._endpoint = endpoint
         self._connect = connect
+        self._silent = silent
         self._watches: WeakValueDictionary[str, Watch] = WeakValueDictionary()
         self._ear: _Ear | None = None
 
@@ -118,7 +122,7 @@ class Listener:
 
     def _listen(self) -> None:
         if self._ear is None:
-            self._ear = _Ear(self._endpoint, self._connect, self._watches)
+            self._ear = _Ear(self._endpoint, self._connect, self._silent, self._watches)
             weakref.finalize(self, self._ear.stop)
             self._ear.start()
 
@@ -130,15 +134,16 @@ class _Ear(threading.Thread):
         self,
         endpoint: Endpoint,
         connect: Callable[[], EventStream],
+        silent: set[str],
         watches: WeakValueDictionary[str, Watch],
     ) -> None:
         super().__init__(name=f"events of {endpoint}", daemon=True)
         self._endpoint = endpoint
         self._connect = connect
+        self._silent = silent
         self._watches = watches
         self._stopped = threading.Event()
         self._backoff = Backoff()
-        self._told = False
 
     def stop(self) -> None:
         """End, as soon as the call to the network that is under way returns."""
@@ -146,11 +151,16 @@ class _Ear(threading.Thread):
 
     def run(self) -> None:
         while not self._stopped.is_set():
-            began = boottime()
+            began, failure = boottime(), None
             try:
                 self._listen()
             except Exception as error:  # noqa: BLE001 - whatever a client raises, only hints are missed
-                self._rest(error, boottime() - began)
+                failure = error
+            if boottime() - began > _HELD:
+                self._backoff.worked()
+                self._silent.discard(str(self._endpoint))
+            if failure:
+                self._rest(failure)
 
     def _listen(self) -> None:
         stream = self._connect()
@@ -162,18 +172,14 @@ class _Ear(threading.Thread):
         finally:
             stream.close()
 
-    def _rest(self, error: Exception, held: float) -> None:
-        if held > _HELD:
-            self._backoff.worked()
-            self._told = False
-        rest = random.uniform(1.0, self._backoff.failed(boottime()))
+    def _rest(self, failure: Exception) -> None:
         log.log(
-            logging.DEBUG if self._told else logging.WARNING,
-            "%s; until its events are heard again, ended tasks are noticed at the interval",
-            self._endpoint.describe(error),
+            logging.DEBUG if str(self._endpoint) in self._silent else logging.WARNING,
+            "%s; until its events are heard, ended tasks are noticed at the interval",
+            self._endpoint.describe(failure),
         )
-        self._told = True
-        self._stopped.wait(rest)
+        self._silent.add(str(self._endpoint))
+        self._stopped.wait(random.uniform(1.0, self._backoff.failed(boottime())))
 
     def _hint_all(self) -> None:
         """What ended before this connection was not heard."""
