@@ -33,6 +33,7 @@ async def run(documents: Iterable[Mapping[str, Any]], secrets: Path, state: str)
     store = SqlStore(state)
     connector = SecretConnector(DirectorySecrets(secrets), in_cluster=False)
     engine = Engine(store, connector)
+    connector.wake = engine.wake_from_thread
     begin = asyncio.create_task(_begin(documents, store, engine))
     try:
         await _first(begin, asyncio.create_task(stop.wait()))
