@@ -13,11 +13,11 @@ from kombu.connection import Connection
 from kombu.transport import sqlalchemy as kombu_sqlalchemy
 from kombu.transport.sqlalchemy.models import metadata
 from kombu.utils.json import dumps
-from sqlalchemy import URL, Table, insert, select
+from sqlalchemy import URL, Table, func, insert, select
 from sqlalchemy import Connection as Transaction
 from sqlalchemy.exc import OperationalError
 
-from scannerjob.model.facts import Fact, Observation, Send
+from scannerjob.model.facts import Backlog, Fact, Observation, Send
 from scannerjob.model.spec import CeleryTarget as CelerySpec
 from scannerjob.targets.celery.database import open_engine
 from scannerjob.targets.celery.delivery import Delivery
@@ -61,7 +61,7 @@ class SqlBroker:
         self._endpoint = endpoint
         connection = Connection("localhost", transport=_Transport)
         self._channel = connection.transport.create_channel(connection.transport)
-        self._composer = Composer(self._channel)
+        self._composer: Composer[str] = Composer(self._channel)
         self._queues: Table = self._channel.queue_cls.__table__
         self._messages: Table = self._channel.message_cls.__table__
         self._engine = open_engine(database)
@@ -86,7 +86,7 @@ class SqlBroker:
         for message in messages:
             delivery.answer(message.id, *verdict)
 
-    def _insert(self, transaction: Transaction, messages: Sequence[Message]) -> None:
+    def _insert(self, transaction: Transaction, messages: Sequence[Message[str]]) -> None:
         queues = {name: self._queue_id(transaction, name) for name in {m.queue for m in messages}}
         rows = [{"payload": m.payload, "queue_id": queues[m.queue]} for m in messages]
         transaction.execute(insert(self._messages), rows)
@@ -112,6 +112,17 @@ class SqlBroker:
     def supersede(self, ids: Sequence[str]) -> Mapping[str, Observation]:
         """Nothing: there are no records of sends here."""
         return {}
+
+    def look(self, queue: str) -> Backlog | None:
+        """What waits in a queue: messages that were taken stay, but are visible no more."""
+        of_queue = self._messages.join(self._queues, self._messages.c.queue_id == self._queues.c.id)
+        waiting = (
+            select(func.count())
+            .select_from(of_queue)
+            .where(self._queues.c.name == queue, self._messages.c.visible)
+        )
+        with self._engine.connect() as transaction:
+            return Backlog(queue, int(transaction.scalar(waiting) or 0))
 
     def close(self) -> None:
         """Drop the connection."""
