@@ -16,7 +16,7 @@ from scannerjob.targets.celery import Brokers
 from tests.support.servers import PostgresServer, RedisServer
 
 TASKS = 1000
-ROUNDS = 7
+ROUNDS = 3
 BAR = 25.0
 
 

@@ -82,7 +82,9 @@ class RedisResults:
 
     def read(self, ids: Sequence[str]) -> Mapping[str, Observation]:
         """What is known of these tasks."""
-        stored = self._redis.mget([f"celery-task-meta-{each}" for each in ids])
+        keys = [f"celery-task-meta-{each}".encode() for each in ids]
+        # Typed as if the client might decode; this one gives bytes, or nothing.
+        stored: list[Any] = self._redis.mget(keys)
         found = zip(ids, stored, strict=True)
         return {each: seen for each, content in found if (seen := _decode(each, content))}
 
@@ -130,12 +132,12 @@ def _chunks(ids: Sequence[str]) -> Iterator[Sequence[str]]:
     return (ids[start : start + _IDS_AT_ONCE] for start in range(0, len(ids), _IDS_AT_ONCE))
 
 
-def _decode(task_id: str, content: bytes | str | None) -> Observation | None:
+def _decode(task_id: str, content: bytes | None) -> Observation | None:
     """What a stored result says; nothing if it isn't what Celery's JSON serializer writes."""
     if content is None:
         return None
     try:
-        meta = json.loads(content)
+        meta = json.loads(content.decode())
     except (ValueError, RecursionError):
         return None
     if not isinstance(meta, dict) or meta.get("task_id", task_id) != task_id:
