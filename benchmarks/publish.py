@@ -32,7 +32,7 @@ from tests.support.servers import RedisServer
 from tests.support.waiting import eventually
 
 TASKS = 1000
-ROUNDS = 7
+ROUNDS = 5
 ADDED = 0.001
 OURS = "ScannerJob"
 
