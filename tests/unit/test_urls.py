@@ -76,6 +76,9 @@ def test_harmless_options_are_kept(option: str) -> None:
         "sqlite://",
         "sqlite:///:memory:",
         "sqlite:///file:x?mode=rwc&uri=true",
+        f"sqlite://u:{CANARY}@host/db",
+        f"sqlite://host/{CANARY}",
+        f"postgresql://u:a%00{CANARY}@host/db",
     ],
 )
 def test_what_is_refused_is_not_shown(text: str) -> None:
@@ -212,6 +215,21 @@ def test_what_is_said_of_an_error_is_one_line_without_user_and_password() -> Non
     said = '\nlogin of "secret@user" (secret%40user) with hunter2 failed for secret@users\nHINT'
     assert error_line(said, url) == 'login of "***" (***) with *** failed for secret@users'
     assert error_line(" \n", url) == "no reason was given"
+
+
+def test_a_long_password_that_is_not_quoted_whole_is_not_shown_in_part() -> None:
+    url = "redis://:a%2Ftoken+as-of-cloud-providers@h/0"
+    assert scrub("args: 'a/token+as-of-cl' 'a%2Ftoken+as' a/token", url) == (
+        "args: '***' '***' a/token"
+    )
+
+
+def test_a_password_in_the_text_of_bytes_is_not_shown() -> None:
+    password = "pass wörd/of €"
+    said = f"Protocol Error: {password.encode()!r}, {password!r}"
+    assert scrub(said, "redis://:pass%20w%C3%B6rd%2Fof%20%E2%82%AC@h/0") == (
+        "Protocol Error: b'***', '***'"
+    )
 
 
 def test_a_password_where_a_long_message_is_cut_is_not_shown_in_part() -> None:
