@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from scannerjob.logs import hide
 from scannerjob.model.spec import Connection, ScannerJobSpec
-from scannerjob.ports import ConfigurationError, Connections, Ref, Snapshot
+from scannerjob.ports import ConfigurationError, Connections, Ref, RowSource, Snapshot
 from scannerjob.secrets import Secrets
 from scannerjob.sources import Databases
 from scannerjob.targets.celery import Brokers
@@ -63,6 +64,7 @@ class SecretConnector:
                 ref, "spec.celery.resultBackend", celery.result_backend if celery else None
             ),
         )
+        hide(ref, urls.database, urls.broker, urls.results or "")
         opened = self._opened.get(ref)
         made_from = (snapshot.uid, spec, urls)
         if opened is None or opened.made_from != made_from:
@@ -84,7 +86,7 @@ class SecretConnector:
         self._databases.close()
 
     def _open(self, snapshot: Snapshot, spec: ScannerJobSpec, urls: _Urls) -> Connections:
-        source = self._databases.open(urls.database, spec)
+        source = self._source(urls.database, spec)
         if spec.job is None:
             return Connections(source, self._brokers.open(urls.broker, urls.results, spec))
         if self._jobs is None:
@@ -92,6 +94,12 @@ class SecretConnector:
                 "NotSupported", "spec.job: Kubernetes Jobs are launched by the operator only"
             )
         return Connections(source, self._jobs.open(snapshot, spec))
+
+    def _source(self, url: str, spec: ScannerJobSpec) -> RowSource:
+        try:
+            return self._databases.open(url, spec)
+        except ConfigurationError as error:
+            raise ConfigurationError(error.reason, f"spec.database: {error}") from None
 
     async def _optional_url(
         self, ref: Ref, field: str, connection: Connection | None
