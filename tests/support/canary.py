@@ -13,6 +13,7 @@ from urllib.parse import quote
 import psutil
 
 MARK = "c4n4ry"
+USER = f"{MARK}@{MARK}"
 PLAIN = f"{MARK}7f3a91"
 # What must be percent-encoded in a URL, and what Latin-1 and ASCII cannot say.
 ODD = f"{MARK}/{MARK}@{MARK}:{MARK}#{MARK}?{MARK}%{MARK}+{MARK} {MARK}ü{MARK}€{MARK}"

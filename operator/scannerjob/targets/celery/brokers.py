@@ -154,6 +154,8 @@ def _check_url(field: str, url: str, expected: str) -> None:
         host_of(url)
     except ConfigurationError:
         raise _invalid_url(field, "cannot be read", expected) from None
+    if "+" in url.partition("://")[0]:
+        raise _invalid_url(field, "has a driver, of which none is accepted", expected)
     if make_url(url).query or ";" in url:
         problem = "has options or alternatives, of which none are accepted"
         raise _invalid_url(field, problem, expected)
