@@ -14,8 +14,8 @@ FIELDS = {
 
 
 @dataclass(frozen=True)
-class BadUrl:
-    """A URL that cannot work, in one of a ScannerJob's Secrets, and the place it leads to."""
+class SecretUrl:
+    """A URL in one of a ScannerJob's Secrets, and the place it leads to."""
 
     what: str
     part: str
@@ -32,7 +32,7 @@ class BadUrl:
         return any(place in said for place in (self.place, FIELDS[self.part]) if place)
 
 
-def wrong_servers(part: str, begin: str, end: str, impostors: Impostors) -> Iterator[BadUrl]:
+def wrong_servers(part: str, begin: str, end: str, impostors: Impostors) -> Iterator[SecretUrl]:
     """A host that is not there, and servers that are not what they should be."""
     quoting = impostors.pg_tattler if "postgresql" in begin else impostors.tattler
     places = {
@@ -48,10 +48,10 @@ def wrong_servers(part: str, begin: str, end: str, impostors: Impostors) -> Iter
     }
     for what, (place, password) in places.items():
         url = f"{begin}{userinfo(USER, password)}@{place}{end}"
-        yield BadUrl(f"{_label(begin)}-{what}", part, url, place)
+        yield SecretUrl(f"{_label(begin)}-{what}", part, url, place)
 
 
-def malformed(part: str, scheme: str) -> Iterator[BadUrl]:
+def malformed(part: str, scheme: str) -> Iterator[SecretUrl]:
     """URLs that no parser should take."""
     good = f"{MARK}:{PLAIN}@127.0.0.1:1"
     urls: Mapping[str, str | bytes] = {
@@ -81,10 +81,10 @@ def malformed(part: str, scheme: str) -> Iterator[BadUrl]:
         "quotes": f"'{scheme}://{good}/1'",
     }
     for what, url in urls.items():
-        yield BadUrl(f"{_label(scheme)}-{what}", part, url)
+        yield SecretUrl(f"{_label(scheme)}-{what}", part, url)
 
 
-def misread(part: str, scheme: str) -> Iterator[BadUrl]:
+def misread(part: str, scheme: str) -> Iterator[SecretUrl]:
     """URLs of which one parser reads something else than another: refused, or read as we say."""
     urls = {
         "slash": f"{scheme}://app:{MARK}/{PLAIN}@127.0.0.1:1/1",
@@ -96,10 +96,10 @@ def misread(part: str, scheme: str) -> Iterator[BadUrl]:
         "bracket": f"{scheme}://app:[{PLAIN}@127.0.0.1:1/1",
     }
     for what, url in urls.items():
-        yield BadUrl(f"{_label(scheme)}-{what}", part, url, "127.0.0.1:")
+        yield SecretUrl(f"{_label(scheme)}-{what}", part, url, "127.0.0.1:")
 
 
-def refused(part: str, begin: str, place: str, known: str, end: str) -> Iterator[BadUrl]:
+def refused(part: str, begin: str, place: str, known: str, end: str) -> Iterator[SecretUrl]:
     """What a real server is there for: wrong passwords, unknown users, and a wrong database.
 
     `known` is the userinfo of one whom it lets in.
@@ -113,7 +113,7 @@ def refused(part: str, begin: str, place: str, known: str, end: str) -> Iterator
         "wrong-database": f"{known}@{place}/nowhere",
     }
     for what, url in urls.items():
-        yield BadUrl(f"{_label(begin)}-{what}", part, f"{begin}{url}", place)
+        yield SecretUrl(f"{_label(begin)}-{what}", part, f"{begin}{url}", place)
 
 
 def _label(scheme: str) -> str:

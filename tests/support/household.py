@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import MetaData, create_engine
 
-from tests.support.bad_urls import BadUrl
+from tests.support.bad_urls import SecretUrl
 from tests.support.canary import songs, songs_in_files, songs_in_processes
 from tests.support.processes import Process
 from tests.support.site import Site
@@ -36,7 +36,7 @@ class Household:
         self.site.add_rows(1, 1)
         self.file = folder / "work" / "state.sqlite"
 
-    def job(self, url: BadUrl, **changes: Any) -> Path:
+    def job(self, url: SecretUrl, **changes: Any) -> Path:
         """The ScannerJob that has this URL, all else being right."""
         folder = self.site.secrets / url.name
         folder.mkdir(exist_ok=True)
