@@ -14,7 +14,7 @@ from tests.cluster.health import answer
 from tests.cluster.operators import Operators
 from tests.cluster.workload import scannerjob, secret
 from tests.support.bad_urls import SecretUrl, malformed, misread, refused, wrong_servers
-from tests.support.canary import songs, songs_in_processes
+from tests.support.canary import assert_none, songs, songs_in_processes
 from tests.support.controlplane import ControlPlane
 from tests.support.impostors import Impostors
 from tests.support.ports import free_port
@@ -72,16 +72,16 @@ def test_no_url_that_fails_is_shown(
     port = free_port()
     process = operators.start("--health-port", str(port))
     eventually(partial(_all_told, cluster, namespace, process, urls), timeout=150, interval=1)
-    assert songs(_all_but_secrets(cluster, namespace)) == []
-    assert songs(process.log()) == []
+    assert_none(songs(_all_but_secrets(cluster, namespace)))
+    assert_none(songs(process.log()))
     assert "Traceback" not in process.log()
-    assert songs_in_processes(process.pid, given="") == []
+    assert_none(songs_in_processes(process.pid, given=""))
     for path in ("/healthz", "/readyz"):
         status, told = answer(port, path)
         assert status == 200
-        assert songs(json.dumps(told)) == []
+        assert_none(songs(json.dumps(told)))
     process.stop()
-    assert songs(process.log()) == []
+    assert_none(songs(process.log()))
 
 
 def _secret(namespace: str, url: SecretUrl) -> dict[str, Any]:

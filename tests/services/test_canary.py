@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.bad_urls import SecretUrl, malformed, misread, refused, wrong_servers
-from tests.support.canary import ODD, USER, encoded, songs, userinfo
+from tests.support.canary import ODD, USER, assert_none, encoded, songs, userinfo
 from tests.support.household import Household, dump
 from tests.support.impostors import Impostors
 from tests.support.processes import Process
@@ -259,7 +259,7 @@ def test_no_url_of_a_state_is_shown(
             stack.callback(process.start().kill)
         for each in good:
             eventually(partial(_says, runs[each], "default/pages: scanning"), timeout=60)
-            assert songs(dump(_as_admin(each, postgres_server, mariadb_server))) == []
+            assert_none(songs(dump(_as_admin(each, postgres_server, mariadb_server))))
         postgres_server.pause()
         mariadb_server.kill()
         for each, process in runs.items():
@@ -278,3 +278,34 @@ def _some(urls: Iterator[SecretUrl], *ends: str) -> list[SecretUrl]:
 
 def _says(process: Process, *words: str) -> bool:
     return all(word in process.log() for word in words)
+
+
+# A bug, which quotes what it was given.
+
+_BUG = """
+from scannerjob.sources.engines import Server
+from scannerjob.stores.sql import SqlStore
+
+async def fail(self, *_):
+    raise ValueError(f"what is {self._url if hasattr(self, '_url') else self._database._text!r}?")
+
+NAME.METHOD = fail
+"""
+
+
+@pytest.mark.parametrize(
+    ("where", "told"),
+    [
+        ("Server.run", "a bug ended its cycle"),
+        ("SqlStore.apply", "a bug has ended this process"),
+    ],
+)
+def test_no_url_is_shown_by_a_bug(
+    where: str, told: str, household: Household, postgres_server: PostgresServer
+) -> None:
+    (household.folder / "sitecustomize.py").write_text(_BUG.replace("NAME.METHOD", where))
+    url = _let_in_postgres(postgres_server)
+    file = household.job(SecretUrl("postgresql", "database", url))
+    with household.run([file], url, path=household.folder) as process:
+        eventually(partial(_says, process, told, "ValueError: what is ", "***"), timeout=60)
+    assert_none(songs(process.log()))

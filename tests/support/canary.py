@@ -38,6 +38,11 @@ def songs(text: str | bytes) -> list[str]:
     return [raw[max(0, at - 100) : at + 60].decode(errors="replace") for at in _places(raw)]
 
 
+def assert_none(found: list[str]) -> None:
+    """Nothing sings."""
+    assert not found, f"a canary sings in {len(found)} places: {found[:5]}"
+
+
 def _places(raw: bytes) -> Iterator[int]:
     for form in _FORMS:
         yield from (found.start() for found in form.finditer(raw))

@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import MetaData, create_engine
 
 from tests.support.bad_urls import SecretUrl
-from tests.support.canary import songs, songs_in_files, songs_in_processes
+from tests.support.canary import assert_none, songs, songs_in_files, songs_in_processes
 from tests.support.processes import Process
 from tests.support.site import Site
 
@@ -45,9 +45,19 @@ class Household:
         changes[_CHANGES[url.part]] = {"urlSecretRef": {"name": url.name, "key": "url"}}
         return self.site.scanner_job(url.name, queryTimeout="3s", **changes)
 
-    def run(self, files: Sequence[Path], state: str | None = None, log: str = "run") -> Process:
-        """The process, which is told of its state in the environment alone; not yet started."""
+    def run(
+        self,
+        files: Sequence[Path],
+        state: str | None = None,
+        log: str = "run",
+        path: Path | None = None,
+    ) -> Process:
+        """The process, which is told of its state in the environment alone; not yet started.
+
+        `path`: where it finds modules first.
+        """
         arguments = [argument for file in files for argument in ("-f", str(file))]
+        paths = [*filter(None, [path]), Path("operator").absolute()]
         secrets = ("--secrets", str(self.site.secrets))
         return Process(
             [sys.executable, "-m", "scannerjob", "run", *arguments, *secrets],
@@ -57,7 +67,7 @@ class Household:
                 **os.environ,
                 _STATE: state or f"sqlite:///{self.file}",
                 "TMPDIR": str(self.folder / "tmp"),
-                "PYTHONPATH": str(Path("operator").absolute()),
+                "PYTHONPATH": os.pathsep.join(str(each) for each in paths),
             },
         )
 
@@ -70,16 +80,15 @@ class Household:
     def assert_silent(self, process: Process) -> None:
         """Nothing of a canary is in what the process says, writes and shows of itself."""
         assert process.running, process.log()
-        assert songs_in_processes(process.pid, given=_STATE) == []
+        assert_none(songs_in_processes(process.pid, given=_STATE))
         self.assert_wrote_nothing(process)
 
     def assert_wrote_nothing(self, process: Process) -> None:
         """Nothing of a canary is in its log, and in the files that it wrote; and no bug was."""
-        assert songs(process.log()) == []
-        assert songs_in_files(self.folder / "work") == []
-        assert songs_in_files(self.folder / "tmp") == []
-        assert "Traceback" not in process.log()
-        assert " a bug " not in process.log()
+        assert_none(songs(process.log()))
+        assert_none(songs_in_files(self.folder / "work"))
+        assert_none(songs_in_files(self.folder / "tmp"))
+        assert "Traceback" not in process.log(), process.log()
 
     def close(self) -> None:
         self.site.close()

@@ -11,6 +11,7 @@ from scannerjob.urls import (
     host_of,
     parse_database_url,
     scrub,
+    without_userinfo,
 )
 
 CANARY = "s3cr3t"
@@ -237,6 +238,18 @@ def test_a_password_where_a_long_message_is_cut_is_not_shown_in_part() -> None:
         line = error_line("x" * length + " hunter2hunter2", "postgresql://u:hunter2hunter2@db/app")
         assert "hun" not in line
         assert len(line) <= 500
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("no postgresql://u:s3@cr/t@db/app here", "no postgresql://***@db/app here"),
+        ("postgresql:/u:s3cr3t@db/app: cannot be read", "postgresql:/***@db/app: cannot be read"),
+        ("mail a:b@c, see https://db.example/x", "mail a:b@c, see https://db.example/x"),
+    ],
+)
+def test_urls_in_what_others_wrote_show_no_userinfo(said: str, shown: str) -> None:
+    assert without_userinfo(said) == shown
 
 
 def test_a_url_without_a_user_masks_nothing() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import sys
 from enum import StrEnum
 from importlib.metadata import version as installed_version
@@ -26,7 +25,9 @@ class _Commands(TyperGroup):
         except Exception as error:
             # Some versions of Typer bring classes of their own for what a person typed.
             if isinstance(said := getattr(error, "message", None), str):
-                vars(error)["message"] = _without_userinfo(said)
+                from scannerjob.urls import without_userinfo
+
+                vars(error)["message"] = without_userinfo(said)
             raise
 
 
@@ -182,11 +183,8 @@ def _load(files: list[Path], namespace: str, *, in_cluster: bool = True) -> list
 
 def _refuse(problems: list[str] | tuple[str, ...]) -> NoReturn:
     """What was given cannot be used: one line for each problem, and exit code 2."""
+    from scannerjob.urls import without_userinfo
+
     for problem in problems:
-        print(_without_userinfo(problem), file=sys.stderr)
+        print(without_userinfo(problem), file=sys.stderr)
     raise typer.Exit(2)
-
-
-def _without_userinfo(said: str) -> str:
-    """Of a URL that was given where none is expected; a path has lost one of its slashes."""
-    return re.sub(r"(?<=\w:/)(/?)\S*@", r"\1***@", said)

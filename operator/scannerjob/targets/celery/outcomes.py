@@ -19,6 +19,7 @@ from scannerjob.ports import TargetError
 from scannerjob.targets.celery.database import open_engine
 from scannerjob.targets.celery.endpoint import Endpoint
 from scannerjob.targets.celery.lane import Lane
+from scannerjob.urls import without_userinfo
 
 # How long all that is asked in one go may take.
 _PATIENCE = 10.0
@@ -164,5 +165,7 @@ def _observation(status: Any, failure: str) -> Observation | None:
 
 
 def _one_line(failure: str) -> str:
+    # A task may have quoted a URL that it was given.
+    failure = without_userinfo(failure)
     printable = "".join(each if each.isprintable() else " " for each in failure)
     return " ".join(printable.split())[:_MAX_REASON] or "the task failed"
