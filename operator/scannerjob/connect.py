@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
+from scannerjob.logs import hide
 from scannerjob.model.spec import Connection, ScannerJobSpec, SecretKeyRef
 from scannerjob.ports import ConfigurationError, Connections, Ref, Snapshot
 from scannerjob.secrets import Secrets
@@ -31,6 +32,10 @@ class _Accesses:
     database: _Access
     broker: _Access | None
     results: _Access | None
+
+    @property
+    def urls(self) -> list[str]:
+        return [each.url for each in (self.database, self.broker, self.results) if each]
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,7 @@ class SecretConnector:
     async def connect(self, snapshot: Snapshot, spec: ScannerJobSpec) -> Connections:
         """The source and target of this spec. Raises ConfigurationError naming field and Secret."""
         accesses = await self._accesses(snapshot.ref, spec)
+        hide(snapshot.ref, *accesses.urls)
         opened = self._opened.get(snapshot.ref)
         made_from = (snapshot.uid, spec, accesses)
         if opened is None or opened.made_from != made_from:

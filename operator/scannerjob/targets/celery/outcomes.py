@@ -18,6 +18,7 @@ from scannerjob.model.facts import Fact, Observation
 from scannerjob.targets.celery.database import open_engine
 from scannerjob.targets.celery.endpoint import Endpoint
 from scannerjob.targets.celery.lane import Lane
+from scannerjob.urls import without_userinfo
 
 # How long all that is asked in one go may take.
 _PATIENCE = 10.0
@@ -157,6 +158,8 @@ def _stored(status: str | None, trace: str | None) -> Observation | None:
 
 
 def _failed(reason: str) -> Observation:
+    # A task may have quoted a URL that it was given.
+    reason = without_userinfo(reason)
     printable = "".join(each if each.isprintable() else " " for each in reason)
     return Observation(Fact.FAILED, " ".join(printable.split())[:_MAX_REASON] or "the task failed")
 
