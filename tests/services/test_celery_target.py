@@ -52,11 +52,13 @@ def client(redis_server: RedisServer) -> Iterator[redis.Redis]:
         yield client
 
 
-@pytest.fixture(params=["redis", "sqlite", "postgres", "mariadb"])
+@pytest.fixture(params=["redis", "rabbitmq", "sqlite", "postgres", "mariadb"])
 def broker_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     match request.param:
         case "redis":
             return str(request.getfixturevalue("redis_url"))
+        case "rabbitmq":
+            return str(request.getfixturevalue("amqp_url"))
         case "sqlite":
             return f"sqla+sqlite:///{tmp_path / 'broker.sqlite'}"
         case _:

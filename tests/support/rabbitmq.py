@@ -66,6 +66,10 @@ class RabbitServer(Server):
             content = answer.read()
         return json.loads(content) if content else None
 
+    def control(self, *command: str) -> None:
+        """Run rabbitmqctl."""
+        self._run(self._with_variables(need("rabbitmqctl"), *command))
+
     def start(self) -> Self:
         if self._epmd is None or not self._epmd.running:
             # Without one of its own, a node leaves one running behind it.
@@ -97,14 +101,16 @@ class RabbitServer(Server):
         self._write("plugins", _PLUGINS)
 
     def command(self) -> list[str | Path]:
-        variables = (f"{name}={value}" for name, value in self._variables().items())
-        return ["env", *variables, need("rabbitmq-server")]
+        return self._with_variables(need("rabbitmq-server"))
 
     def ping(self) -> None:
         self.ask("GET", "overview")
 
     def _url(self, vhost: str) -> str:
         return f"amqp://app:{self.password}@127.0.0.1:{self.port}/{quote(vhost, safe='')}"
+
+    def _with_variables(self, *command: str | Path) -> list[str | Path]:
+        return ["env", *(f"{name}={value}" for name, value in self._variables().items()), *command]
 
     def _variables(self) -> dict[str, str]:
         distribution = "-kernel inet_dist_use_interface {127,0,0,1} -start_epmd false"

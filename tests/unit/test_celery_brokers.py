@@ -19,10 +19,11 @@ SECRET = {"urlSecretRef": {"name": "any", "key": "url"}}
 @pytest.mark.parametrize(
     ("url", "expected"),
     [
-        (f"amqp://app:{CANARY}@localhost//", "amqp:// is not supported yet"),
+        (f"amqp://app:{CANARY}@localhost//?heartbeat=5", "has options"),
+        (f"amqp://app:{CANARY}#@localhost//", "cannot be read"),
         (f"amqps://app:{CANARY}@localhost//", "amqps:// is not supported yet"),
         (f"rediss://:{CANARY}@localhost/0", "rediss:// is not supported yet"),
-        (f"sqs://{CANARY}:{CANARY}@", "must begin with redis:// or sqla+"),
+        (f"sqs://{CANARY}:{CANARY}@", "must begin with redis://, amqp:// or sqla+"),
         (f"{CANARY}", "must begin with"),
         ("", "must begin with"),
         (f"redis://:{CANARY}@localhost:{CANARY}/0", "cannot be read"),
@@ -51,7 +52,7 @@ def test_a_broker_url_that_cannot_be_used(url: str, expected: str) -> None:
     ("url", "expected"),
     [
         (f"rediss://:{CANARY}@localhost/0", "rediss:// is not supported yet"),
-        (f"amqp://app:{CANARY}@localhost//", "amqp:// is not supported yet"),
+        (f"amqp://app:{CANARY}@localhost//", "reach their caller only"),
         (f"rpc://{CANARY}", "must begin with"),
         (f"db+oracle://app:{CANARY}@localhost/app", "must begin with"),
         (f"redis://:{CANARY}@localhost/x", "number of a database"),

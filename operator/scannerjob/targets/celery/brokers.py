@@ -14,6 +14,7 @@ from sqlalchemy import URL, make_url
 from scannerjob.model.spec import NO_TIME, ScannerJobSpec
 from scannerjob.model.spec import CeleryTarget as CelerySpec
 from scannerjob.ports import ConfigurationError
+from scannerjob.targets.celery.amqp_broker import AmqpBroker
 from scannerjob.targets.celery.endpoint import Endpoint
 from scannerjob.targets.celery.messages import reserved_headers
 from scannerjob.targets.celery.outcomes import Outcomes, RedisResults, SqlResults
@@ -26,9 +27,14 @@ from scannerjob.urls import host_of, parse_database_url
 _BROKER = "spec.celery.broker"
 _RESULT_BACKEND = "spec.celery.resultBackend"
 
+_REDIS_URL = "redis://[[USER]:PASSWORD@]HOST[:PORT][/NUMBER]"
+_AMQP_URL = "amqp://[USER:PASSWORD@]HOST[:PORT][/VIRTUALHOST]"
 _SQL_BROKERS = ("sqla", "sqlalchemy")
-# RabbitMQ and TLS have their place here: a broker class of its own, and Secrets for certificates.
-_NOT_YET = ("amqp", "amqps", "pyamqp", "rediss")
+_READABLE_RESULTS = (
+    "redis:// or db+DATABASE_URL (results sent over a broker reach their caller only)"
+)
+_SENT_BACK = ("rpc", "amqp", "pyamqp")
+_NOT_YET = ("amqps", "rediss")
 
 _Shared = TypeVar("_Shared", Publisher, Outcomes)
 
@@ -75,13 +81,16 @@ class Brokers:
             case "redis":
                 _check_redis(_BROKER, url)
                 return Publisher(endpoint, partial(RedisBroker, endpoint), keeps_records=None)
+            case "amqp" | "pyamqp":
+                _check_url(_BROKER, url, _AMQP_URL)
+                return Publisher(endpoint, partial(AmqpBroker, endpoint), keeps_records=False)
             case scheme if scheme in _SQL_BROKERS:
                 database = self._database(_BROKER, url.partition("+")[2])
                 return Publisher(
                     endpoint, partial(SqlBroker, endpoint, database), keeps_records=False
                 )
             case scheme:
-                raise _refused(_BROKER, scheme, "redis:// or sqla+DATABASE_URL")
+                raise _refused(_BROKER, scheme, "redis://, amqp:// or sqla+DATABASE_URL")
 
     def _results(self, url: str) -> Outcomes:
         endpoint = Endpoint("result backend", url)
@@ -89,8 +98,8 @@ class Brokers:
             case "redis":
                 _check_redis(_RESULT_BACKEND, url)
                 return Outcomes(endpoint, partial(RedisResults, url))
-            case scheme if scheme in _NOT_YET:
-                raise _refused(_RESULT_BACKEND, scheme, "redis:// or db+DATABASE_URL")
+            case scheme if scheme in _NOT_YET or scheme in _SENT_BACK:
+                raise _refused(_RESULT_BACKEND, scheme, _READABLE_RESULTS)
             case _:
                 database = self._database(_RESULT_BACKEND, url.removeprefix("db+"))
                 return Outcomes(endpoint, partial(SqlResults, database))
@@ -135,20 +144,24 @@ def _check(celery: CelerySpec) -> None:
 
 
 def _check_redis(field: str, url: str) -> None:
+    _check_url(field, url, _REDIS_URL)
+    if not (make_url(url).database or "0").isdecimal():
+        raise _invalid_url(field, "must end with the number of a database", _REDIS_URL)
+
+
+def _check_url(field: str, url: str, expected: str) -> None:
     try:
         host_of(url)
     except ConfigurationError:
-        raise _invalid_url(field, "cannot be read") from None
-    parsed = make_url(url)
-    if parsed.query or ";" in url:
-        raise _invalid_url(field, "has options or alternatives, of which none are accepted")
-    if not (parsed.database or "0").isdecimal():
-        raise _invalid_url(field, "must end with the number of a database")
+        raise _invalid_url(field, "cannot be read", expected) from None
+    if make_url(url).query or ";" in url:
+        problem = "has options or alternatives, of which none are accepted"
+        raise _invalid_url(field, problem, expected)
 
 
-def _invalid_url(field: str, what: str) -> ConfigurationError:
-    expected = "redis://[[USER]:PASSWORD@]HOST[:PORT][/NUMBER], special characters percent-encoded"
-    return ConfigurationError("InvalidURL", f"{field}: the URL {what}; expected {expected}")
+def _invalid_url(field: str, what: str, expected: str) -> ConfigurationError:
+    message = f"{field}: the URL {what}; expected {expected}, special characters percent-encoded"
+    return ConfigurationError("InvalidURL", message)
 
 
 def _refused(field: str, scheme: str, expected: str) -> ConfigurationError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 from celery import Celery
 
@@ -37,34 +37,41 @@ def _new_app() -> Celery:
     return app
 
 
-class CollectingChannel(Protocol):
+_Payload = TypeVar("_Payload")
+
+
+class CollectingChannel(Protocol[_Payload]):
     """A kombu channel which keeps what is published instead of writing it."""
 
-    collected: list[tuple[str, str]]
-    """The key or name of the queue and the encoded message, of each copy that would be written."""
+    collected: list[tuple[str, _Payload]]
+    """Where each copy that would be written goes, by its queue's name, key or routing key."""
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
-    """An encoded Celery message and the queue it goes to."""
+class Message(Generic[_Payload]):
+    """A Celery message as its broker takes it, and the queue (or routing key) it goes to."""
 
     id: str
     sends: int
     queue: str
-    payload: str
+    payload: _Payload
 
 
-class Composer:
-    """Makes Celery messages through a channel that collects them."""
+class Composer(Generic[_Payload]):
+    """Makes Celery messages through a channel that collects them.
 
-    def __init__(self, channel: CollectingChannel) -> None:
+    Queues are declared on the way, as by any Celery producer, unless `declare` says otherwise.
+    """
+
+    def __init__(self, channel: CollectingChannel[_Payload], *, declare: bool = True) -> None:
         self._app = _new_app()
         self._producer = self._app.amqp.Producer(channel, auto_declare=False)
         self._channel = channel
+        self._declare = declare
 
     def compose_all(
         self, sends: Iterable[Send], celery: CelerySpec, delivery: Delivery
-    ) -> list[Message]:
+    ) -> list[Message[_Payload]]:
         """The messages of these sends; `delivery` is told of those that lead nowhere."""
         options = self._options(celery)
         messages = []
@@ -76,10 +83,15 @@ class Composer:
                 delivery.answer(send.item.id, Fact.NOT_SENT, _unroutable(celery, len(copies)))
         return messages
 
+    def queue(self, name: str, channel: Any) -> Any:
+        """The queue as a Celery producer would declare it on this channel."""
+        return self._app.amqp.queues[name].bind(channel)
+
     def _options(self, celery: CelerySpec) -> Mapping[str, Any]:
         options = {
             # Bound to the channel here: Celery would bind it again for each message.
-            "queue": self._app.amqp.queues[celery.queue].bind(self._channel),
+            "queue": self.queue(celery.queue, self._channel),
+            "declare": None if self._declare else [],
             "exchange": celery.exchange,
             "routing_key": celery.routing_key,
             "priority": celery.priority,
@@ -89,7 +101,7 @@ class Composer:
 
     def _copies(
         self, send: Send, task: str, options: Mapping[str, Any]
-    ) -> Sequence[tuple[str, str]]:
+    ) -> Sequence[tuple[str, _Payload]]:
         """The queue and the encoded message, for each queue that it would go to."""
         self._channel.collected = []
         self._app.send_task(

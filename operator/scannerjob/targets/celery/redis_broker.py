@@ -112,7 +112,7 @@ class RedisBroker:
             endpoint.url, transport=_Transport, transport_options=_TRANSPORT_OPTIONS
         )
         self._channel = connection.transport.create_channel(connection.transport)
-        self._composer = Composer(self._channel)
+        self._composer: Composer[str] = Composer(self._channel)
         self._redis = Redis(connection_pool=self._channel.pool)
 
     def contact(self) -> bool:
@@ -141,7 +141,7 @@ class RedisBroker:
         for batch in _batches(self._composer.compose_all(sends, celery, delivery)):
             self._put_batch(batch, delivery)
 
-    def _put_batch(self, batch: Sequence[Message], delivery: Delivery) -> None:
+    def _put_batch(self, batch: Sequence[Message[str]], delivery: Delivery) -> None:
         with self._redis.pipeline(transaction=False) as pipe:
             for message in batch:
                 keys = (record_key(message.id), message.queue)
@@ -172,8 +172,8 @@ class RedisBroker:
             self._channel.close()
 
 
-def _batches(messages: Iterable[Message]) -> Iterator[list[Message]]:
-    batch: list[Message] = []
+def _batches(messages: Iterable[Message[str]]) -> Iterator[list[Message[str]]]:
+    batch: list[Message[str]] = []
     size = 0
     for message in messages:
         if batch and size + len(message.payload) > _MAX_BYTES_AT_ONCE:

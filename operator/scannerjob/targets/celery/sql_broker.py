@@ -61,7 +61,7 @@ class SqlBroker:
         self._endpoint = endpoint
         connection = Connection("localhost", transport=_Transport)
         self._channel = connection.transport.create_channel(connection.transport)
-        self._composer = Composer(self._channel)
+        self._composer: Composer[str] = Composer(self._channel)
         self._queues: Table = self._channel.queue_cls.__table__
         self._messages: Table = self._channel.message_cls.__table__
         self._engine = open_engine(database)
@@ -86,7 +86,7 @@ class SqlBroker:
         for message in messages:
             delivery.answer(message.id, *verdict)
 
-    def _insert(self, transaction: Transaction, messages: Sequence[Message]) -> None:
+    def _insert(self, transaction: Transaction, messages: Sequence[Message[str]]) -> None:
         queues = {name: self._queue_id(transaction, name) for name in {m.queue for m in messages}}
         rows = [{"payload": m.payload, "queue_id": queues[m.queue]} for m in messages]
         transaction.execute(insert(self._messages), rows)
