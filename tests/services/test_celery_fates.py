@@ -74,6 +74,23 @@ def test_a_whole_worker_is_killed_that_had_not_acknowledged(stage: Stage) -> Non
     assert set(stage.task_ids()) == set(stage.ids())
 
 
+@plays("worker killed, delivered late")
+def test_what_a_dead_worker_had_is_delivered_again_after_its_row_was_launched_anew(
+    stage: Stage,
+) -> None:
+    often = {"unacked_restore_interval": 1, "unacked_restore_throttle": 1}
+    worker = stage.worker(
+        task_acks_late=True, broker_transport_options={"visibility_timeout": 20, **often}
+    )
+    stage.scan()
+    stage.begin()
+    worker.kill()
+    stage.assert_held()
+    worker.start()
+    stage.judge()
+    assert worker.log().count("Discarding revoked task") == 2
+
+
 @plays("warm shutdown")
 def test_a_worker_is_stopped_and_ends_its_tasks(stage: Stage) -> None:
     worker = stage.worker()
@@ -280,12 +297,23 @@ def test_the_broker_restarts_while_a_task_runs(stage: Stage) -> None:
     stage.judge()
 
 
+@plays("restart while it runs, late acks")
+def test_the_broker_restarts_while_a_task_runs_that_is_not_acknowledged(stage: Stage) -> None:
+    stage.worker(task_acks_late=True)
+    stage.scan()
+    stage.begin()
+    stage.server.kill()
+    stage.server.start()
+    stage.wait_until_done()
+    stage.release()
+    stage.judge()
+    assert set(stage.task_ids()) == set(stage.ids())
+
+
 @plays("visibility timeout")
 def test_a_task_runs_for_longer_than_the_visibility_timeout(stage: Stage) -> None:
-    look_often = {"unacked_restore_interval": 1, "unacked_restore_throttle": 1}
-    stage.worker(
-        task_acks_late=True, broker_transport_options={"visibility_timeout": 3, **look_often}
-    )
+    often = {"unacked_restore_interval": 1, "unacked_restore_throttle": 1}
+    stage.worker(task_acks_late=True, broker_transport_options={"visibility_timeout": 3, **often})
     stage.scan()
     stage.begin()
     stage.wait_until_done()

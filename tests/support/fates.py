@@ -110,7 +110,7 @@ _ALL_DONE_TWICE = (_done(2),) * 4
 
 SCENARIOS: Mapping[str, Scenario] = {
     "failure": Scenario(
-        "the task raises", (REDIS,),
+        "the task raises", BOTH,
         _HELD, _FAILED, _LOST, _FAILED, reason="ValueError: no such page",
     ),
     "failure after commit": Scenario(
@@ -144,12 +144,16 @@ SCENARIOS: Mapping[str, Scenario] = {
         _HELD, _FAILED, _LOST, _FAILED, reason="WorkerLostError",
     ),
     "worker killed": Scenario(
-        "the whole worker is killed: what running out of memory is in a container", (REDIS,),
+        "the whole worker is killed: what running out of memory is in a container", BOTH,
         _HELD, _HELD, _LOST, _LOST,
     ),
     "worker killed, late acks": Scenario(
-        "the same with `acks_late`: delivered again, on Redis after `visibility_timeout`", (REDIS,),
+        "the same with `acks_late`: delivered again, on Redis after `visibility_timeout`", BOTH,
         *_ALL_DONE_TWICE, life="1m",
+    ),
+    "worker killed, delivered late": Scenario(
+        "the same, and delivered again only after `until`", (REDIS,),
+        _done(2), _done(2), _LOST, _LOST,
     ),
     "warm shutdown": Scenario(
         "the worker gets SIGTERM, and ends its tasks first", (REDIS,), *_ALL_DONE, life="1m"
@@ -169,11 +173,11 @@ SCENARIOS: Mapping[str, Scenario] = {
         "it is revoked while no worker is there to hear it", (REDIS,), *_ALL_DONE, life="1m"
     ),
     "no worker": Scenario(
-        "no worker comes before `expires` has passed", (REDIS,),
+        "no worker comes before `expires` has passed", BOTH,
         _done(), _done(), _UNSTARTED, _UNSTARTED,
     ),
     "purged": Scenario(
-        "the queue is purged", (REDIS,),
+        "the queue is purged", BOTH,
         _HELD_UNBEGUN, _HELD_UNBEGUN, _LOST_UNBEGUN, _LOST_UNBEGUN,
     ),
     "restart that loses messages": Scenario(
@@ -181,11 +185,14 @@ SCENARIOS: Mapping[str, Scenario] = {
         _HELD_UNBEGUN, _HELD_UNBEGUN, _LOST_UNBEGUN, _LOST_UNBEGUN,
     ),
     "restart that keeps messages": Scenario(
-        "the broker restarts with persistence before the task starts", (PERSISTENT,),
+        "the broker restarts with persistence before the task starts", (PERSISTENT, RABBITMQ),
         *_ALL_DONE, life="1m",
     ),
     "restart while it runs": Scenario(
-        "the broker restarts while the task runs", (REDIS, PERSISTENT), *_ALL_DONE, life="1m"
+        "the broker restarts while the task runs", (REDIS, RABBITMQ), *_ALL_DONE, life="1m"
+    ),
+    "restart while it runs, late acks": Scenario(
+        "the same with `acks_late`", (RABBITMQ,), *_ALL_DONE_TWICE, life="1m"
     ),
     "visibility timeout": Scenario(
         "with `acks_late`, it runs for longer than `visibility_timeout`", (REDIS,),
