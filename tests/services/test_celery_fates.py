@@ -51,6 +51,17 @@ def test_a_child_of_the_pool_is_killed(stage: Stage) -> None:
     stage.judge()
 
 
+@plays("child killed, requeued")
+def test_a_child_of_the_pool_is_killed_and_its_task_requeued(stage: Stage) -> None:
+    worker = stage.worker(task_acks_late=True, task_reject_on_worker_lost=True)
+    stage.scan()
+    stage.begin()
+    for child in psutil.Process(worker.pid).children():
+        child.kill()
+    stage.judge()
+    assert set(stage.task_ids()) == set(stage.ids())
+
+
 @plays("worker killed")
 def test_a_whole_worker_is_killed(stage: Stage) -> None:
     worker = stage.worker()
@@ -114,6 +125,15 @@ def test_a_worker_is_stopped_and_drops_its_tasks(stage: Stage) -> None:
     worker.process.wait()
     stage.assert_held()
     worker.start()
+    stage.judge()
+
+
+@plays("retry too late")
+def test_a_task_retries_itself_too_late(stage: Stage) -> None:
+    stage.worker("retry_late")
+    stage.scan()
+    stage.begin()
+    stage.release()
     stage.judge()
 
 
@@ -208,9 +228,9 @@ def test_a_task_is_revoked_before_it_starts(stage: Stage) -> None:
     worker = stage.worker(queues=("idle",))
     stage.scan()
     stage.launch()
-    stage.control().revoke(stage.ids())
+    stage.celery().control.revoke(stage.ids())
     eventually(lambda: "flagged as revoked" in worker.log(), message="the worker heard of it")
-    stage.control().add_consumer("celery")
+    stage.celery().control.add_consumer("celery")
     eventually(lambda: stage.states() == {"REVOKED"}, message="it is discarded")
     stage.assert_held()
     stage.release()
@@ -222,7 +242,7 @@ def test_a_task_is_revoked_and_terminated_while_it_runs(stage: Stage) -> None:
     stage.worker()
     stage.scan()
     stage.begin()
-    stage.control().revoke(stage.ids(), terminate=True)
+    stage.celery().control.revoke(stage.ids(), terminate=True)
     eventually(lambda: stage.states() == {"REVOKED"}, message="it is terminated")
     stage.assert_held()
     stage.judge()
@@ -232,7 +252,7 @@ def test_a_task_is_revoked_and_terminated_while_it_runs(stage: Stage) -> None:
 def test_a_task_is_revoked_while_there_is_no_worker(stage: Stage) -> None:
     stage.scan()
     stage.launch()
-    stage.control().revoke(stage.ids())
+    stage.celery().control.revoke(stage.ids())
     stage.worker()
     stage.release()
     stage.judge()
@@ -246,7 +266,20 @@ def test_no_worker_comes_in_time(stage: Stage) -> None:
     stage.release()
     eventually(lambda: stage.were_launched_again("bounded", "both"), timeout=60)
     stage.assert_held("plain", "results")
-    stage.control().add_consumer("celery")
+    stage.celery().control.add_consumer("celery")
+    stage.judge()
+
+
+@plays("busy worker")
+def test_a_worker_that_has_fetched_a_task_is_busy_for_too_long(stage: Stage) -> None:
+    worker = stage.worker(concurrency=1, worker_prefetch_multiplier=20)
+    stage.celery().send_task("fates.block")
+    stage.scan()
+    stage.launch()
+    eventually(lambda: all(each in worker.log() for each in stage.ids()), message="it has them")
+    eventually(lambda: stage.were_launched_again("bounded", "both"), timeout=60)
+    stage.assert_held("plain", "results")
+    stage.release()
     stage.judge()
 
 
@@ -254,7 +287,7 @@ def test_no_worker_comes_in_time(stage: Stage) -> None:
 def test_the_queue_is_purged(stage: Stage) -> None:
     stage.scan()
     stage.launch()
-    assert stage.control().purge() == 4
+    assert stage.celery().control.purge() == 4
     stage.assert_held()
     stage.worker()
     stage.release()

@@ -53,6 +53,10 @@ def wait_for_release():
     while not Path("release").exists():
         time.sleep(0.05)
 
+@app.task(name="fates.block")
+def block():
+    wait_for_release()
+
 def fail(*_):
     raise ValueError("no such page")
 
@@ -62,6 +66,9 @@ def finish_and_fail(task, row):
 
 def retry(task, row):
     raise task.retry(countdown=1)
+
+def retry_late(task, row):
+    raise task.retry(countdown=8)
 
 def ignore(*_):
     raise Ignore()
@@ -137,7 +144,12 @@ class Stage:
         self.site.put_secret("app-results", url)
 
     def worker(
-        self, happens: str = "nothing", *, queues: tuple[str, ...] = (), **conf: Any
+        self,
+        happens: str = "nothing",
+        *,
+        concurrency: int = 10,
+        queues: tuple[str, ...] = (),
+        **conf: Any,
     ) -> CeleryWorker:
         """A worker with this configuration, started; it ends with the stage.
 
@@ -145,7 +157,7 @@ class Stage:
         """
         env = {"CONF": json.dumps(conf), "HAPPENS": happens}
         worker = self.site.worker(
-            self.broker, results=self.results, concurrency=10, queues=queues, env=env
+            self.broker, results=self.results, concurrency=concurrency, queues=queues, env=env
         )
         return self._ends.enter_context(worker)
 
@@ -185,13 +197,13 @@ class Stage:
         rows = sorted(map(victim, JOBS))
         eventually(lambda: self.site.done() == rows, message="the victims are done", timeout=60)
 
-    def control(self) -> Any:
-        """Celery's remote control of the workers."""
-        return Celery(broker=self.broker, set_as_current=False).control
+    def celery(self) -> Celery:
+        """An app of the author's own, for what an author does by hand."""
+        return Celery(broker=self.broker, backend=self.results, set_as_current=False)
 
     def states(self) -> set[str]:
         """The states of the victims' first launches, as Celery reads them."""
-        app = Celery(backend=self.results, set_as_current=False)
+        app = self.celery()
         return {app.AsyncResult(each).state for each in self.ids()}
 
     def task_ids(self) -> list[str | None]:

@@ -29,7 +29,7 @@ class Outcome(Enum):
     HELD = ("held", (1, 0, 0, 0))
     FAILED = ("failed, again", (2, 1, 1, 0))
     LOST = ("lost, again at `until`", (2, 1, 0, 1), "Lost")
-    UNSTARTED = ("not started, again at `until`", (2, 1, 0, 1), "NeverStarted")
+    UNSTARTED = ("not counted, again at `until`", (2, 1, 0, 1), "NeverStarted")
 
     def __init__(self, text: str, counts: tuple[int, int, int, int], reason: str = "") -> None:
         self.text = text
@@ -119,6 +119,10 @@ SCENARIOS: Mapping[str, Scenario] = {
     "retry": Scenario(
         "it calls `self.retry`, and succeeds the second time", (REDIS,), *_ALL_DONE_TWICE, life="1m"
     ),
+    "retry too late": Scenario(
+        "it calls `self.retry` with a countdown that ends after `expires`", (REDIS,),
+        _done(2), _done(2), _LOST, Cell(Outcome.UNSTARTED, 2),
+    ),
     "soft time limit": Scenario(
         "it exceeds its soft time limit", (REDIS,),
         _HELD, _FAILED, _LOST, _FAILED, reason="SoftTimeLimitExceeded",
@@ -142,6 +146,10 @@ SCENARIOS: Mapping[str, Scenario] = {
     "child killed": Scenario(
         "the pool's process that runs it is killed", (REDIS,),
         _HELD, _FAILED, _LOST, _FAILED, reason="WorkerLostError",
+    ),
+    "child killed, requeued": Scenario(
+        "the same with `acks_late` and `task_reject_on_worker_lost`: delivered again", BOTH,
+        *_ALL_DONE_TWICE, life="1m",
     ),
     "worker killed": Scenario(
         "the whole worker is killed: what running out of memory is in a container", BOTH,
@@ -174,6 +182,10 @@ SCENARIOS: Mapping[str, Scenario] = {
     ),
     "no worker": Scenario(
         "no worker comes before `expires` has passed", BOTH,
+        _done(), _done(), _UNSTARTED, _UNSTARTED,
+    ),
+    "busy worker": Scenario(
+        "a worker has fetched it, but is busy until `expires` has passed", BOTH,
         _done(), _done(), _UNSTARTED, _UNSTARTED,
     ),
     "purged": Scenario(
