@@ -146,9 +146,10 @@ async def _launched(store: MemoryStore, ref: Ref) -> int:
 
 
 def _table(alone: Sequence[float], beside: Sequence[float]) -> Table:
-    header = ["brokers", "launches", "p50, ms", "p95, ms", "max, ms"]
-    table = Table(f"From row to message, through {HEALTHY} healthy brokers", header)
-    for name, samples in (("and a tenth", alone), ("and one that hangs", beside)):
+    header = ["the tenth broker", "launches", "p50, ms", "p95, ms", "max, ms"]
+    title = f"From row to message through {HEALTHY} healthy brokers, interval {INTERVAL:g} s"
+    table = Table(title, header)
+    for name, samples in (("healthy", alone), ("hung", beside)):
         figures = (median(samples), percentile(samples, 0.95), max(samples))
         table.rows.append([name, str(len(samples)), *(f"{each * 1000:.0f}" for each in figures)])
     p95, p95_beside = percentile(alone, 0.95), percentile(beside, 0.95)

@@ -8,9 +8,10 @@ To Redis and RabbitMQ, right beside them and a millisecond away.
 
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from statistics import median
 from uuid import uuid4
@@ -37,7 +38,7 @@ ADDED = 0.001
 OURS = "ScannerJob"
 
 
-@dataclass(frozen=True)
+@dataclass
 class Race:
     """Ways to publish to one broker, each giving tasks per second; ours is to beat `rival`."""
 
@@ -47,30 +48,33 @@ class Race:
     ways: Mapping[str, Callable[[str], float]]
     rival: str
     bar: float
+    speeds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+
+    def go(self) -> None:
+        """Each way once."""
+        for name, publish in self.ways.items():
+            self.speeds[name].append(publish(self.url))
+            _take_out(self.url)
 
 
 def run() -> Table:
     """All ways in turn, so that a machine which slows down slows all."""
     header = ["broker", "added round trip", "way", "tasks/s, median", "min", "max"]
     table = Table("Publishing 1,000 tasks", header)
-    with _races() as (races, pings):
-        samples = [{name: list[float]() for name in race.ways} for race in races]
-        waits = [list[float]() for _ in pings]
+    with _races() as (races, near, far):
+        waits = []
         for _ in range(ROUNDS):
-            for wait, port in zip(waits, pings, strict=True):
-                wait.append(ping(port))
-            for race, speeds in zip(races, samples, strict=True):
-                for name, way in race.ways.items():
-                    speeds[name].append(way(race.url))
-                    _take_out(race.url)
-    for race, speeds in zip(races, samples, strict=True):
-        _tell(table, race, speeds)
-    table.bars.append(_distance(*map(median, waits)))
+            waits.append((ping(near), ping(far)))
+            for race in races:
+                race.go()
+    for race in races:
+        _tell(table, race)
+    table.bars.append(_distance(*map(median, zip(*waits, strict=True))))
     return table
 
 
 @contextmanager
-def _races() -> Iterator[tuple[Sequence[Race], Sequence[int]]]:
+def _races() -> Iterator[tuple[Sequence[Race], int, int]]:
     """The races, and the ports of Redis: its own, and the one that is further away."""
     with RedisServer() as redis, RabbitServer() as rabbit, ExitStack() as stack:
         added = ADDED - own_round_trip(redis.port)
@@ -80,7 +84,7 @@ def _races() -> Iterator[tuple[Sequence[Race], Sequence[int]]]:
             far_url = server.url.replace(f":{server.port}", f":{far[server]}")
             races += [race(0.0, server.url), race(ADDED, far_url)]
             _declare(server.url)
-        yield races, (redis.port, far[redis])
+        yield races, redis.port, far[redis]
 
 
 def _redis(added: float, url: str) -> Race:
@@ -164,12 +168,12 @@ def _deadline() -> float:
     return boottime() + 30
 
 
-def _tell(table: Table, race: Race, speeds: Mapping[str, Sequence[float]]) -> None:
+def _tell(table: Table, race: Race) -> None:
     place = f"{race.added * 1000:g} ms"
-    for name, samples in speeds.items():
+    for name, samples in race.speeds.items():
         figures = (median(samples), min(samples), max(samples))
         table.rows.append([race.broker, place, name, *(f"{each:,.0f}" for each in figures)])
-    ratio = median(a / b for a, b in zip(speeds[OURS], speeds[race.rival], strict=True))
+    ratio = median(a / b for a, b in zip(race.speeds[OURS], race.speeds[race.rival], strict=True))
     said = f"{race.broker} at {place}: {ratio:.1f} times {race.rival} (bar: {race.bar:g})"
     table.bars.append((said, ratio >= race.bar))
 
