@@ -248,7 +248,7 @@ def test_no_url_of_a_state_is_shown(
         *_some(wrong_servers("database", "mysql://", "/app", impostors), "noise"),
         *_some(refused("database", "postgresql://", postgres, "", "/app"), "wrong-password"),
         *_some(refused("database", "mysql://", mariadb, "", "/app"), "wrong-password"),
-        *_some(_tls_where_there_is_none(postgres, mariadb, ""), "mysql"),
+        *_some(_tls_where_there_is_none(postgres, mariadb, ""), "postgresql"),
     ]
     file = household.site.scanner_job()
     with ExitStack() as stack:
