@@ -21,9 +21,8 @@ TLS_FAILED = "TLSFailed"
 """The reason of whatever keeps two sides from an encrypted connection that both trust."""
 
 _KEYS = ("ca.crt", "tls.crt", "tls.key")
-# With these libpq may go on without encryption; with `require`, too, it need not check anything.
+# With these libpq may go on without encryption.
 _MAY_BE_PLAIN = ("disable", "allow", "prefer")
-_UNCHECKED = (*_MAY_BE_PLAIN, "require")
 _NO = ("false", "no", "0", "off")
 
 
@@ -129,6 +128,8 @@ def context_of_url(
     authority: str | None, certificate: str | None, key: str | None
 ) -> ssl.SSLContext:
     """The same of files that a URL names. Raises ConfigurationError where they cannot be used."""
+    if key and not certificate:
+        raise ConfigurationError("InvalidURL", "the URL names a key, and no certificate to go with")
     try:
         return client_context(authority, certificate, key)
     except OSError as error:
@@ -169,7 +170,7 @@ def _check_database(family: str, url: URL) -> None:
 
 def _libpq_arguments(url: URL, files: CertificateFiles) -> dict[str, Any]:
     mode = option(url, "sslmode") or "verify-full"
-    if not files.authority and mode not in _UNCHECKED:
+    if not files.authority and mode != "require":
         what = "has no ca.crt to check PostgreSQL with: add it, or say sslmode=require in the URL"
         raise _invalid(f"the Secret of tlsSecretRef {what}, which checks nothing")
     arguments = {
