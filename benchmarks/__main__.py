@@ -5,12 +5,14 @@ from collections.abc import Callable
 
 from rich.console import Console
 
-from benchmarks import idle, jobs, poll, publish, scale
+from benchmarks import hung, idle, jobs, outcomes, poll, publish, scale
 from benchmarks.table import Table
 
 BENCHMARKS: dict[str, Callable[[], Table]] = {
     "poll": poll.run,
     "publish": publish.run,
+    "outcomes": outcomes.run,
+    "hung": hung.run,
     "idle": idle.run,
     "refill": jobs.refill,
     "burst": jobs.burst,

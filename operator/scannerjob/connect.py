@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
+from scannerjob.logs import hide
 from scannerjob.model.spec import Connection, ScannerJobSpec, SecretKeyRef
 from scannerjob.ports import ConfigurationError, Connections, Ref, Snapshot
 from scannerjob.secrets import Secrets
@@ -31,6 +33,10 @@ class _Accesses:
     broker: _Access | None
     results: _Access | None
 
+    @property
+    def urls(self) -> list[str]:
+        return [each.url for each in (self.database, self.broker, self.results) if each]
+
 
 @dataclass(frozen=True)
 class _Opened:
@@ -46,6 +52,10 @@ class _Opened:
         return self.uid, self.spec, self.accesses
 
 
+def _nobody(ref: Ref) -> None:
+    pass
+
+
 class SecretConnector:
     """Connects every ScannerJob to what its Secrets name; equal ones share their pools.
 
@@ -53,11 +63,14 @@ class SecretConnector:
     is open stays open as long as the spec and what they hold are the same. `in_cluster` refuses
     what belongs to one machine (files) or is too powerful (a superuser's role). Without `jobs`
     there is no cluster to launch Jobs in.
+
+    `wake` is called, in any thread, for a ScannerJob of which a launch may have ended.
     """
 
     def __init__(
         self, secrets: Secrets, *, in_cluster: bool, jobs: JobTargets | None = None
     ) -> None:
+        self.wake: Callable[[Ref], None] = _nobody
         self._secrets = secrets
         self._jobs = jobs
         self._databases = Databases(in_cluster=in_cluster)
@@ -67,6 +80,7 @@ class SecretConnector:
     async def connect(self, snapshot: Snapshot, spec: ScannerJobSpec) -> Connections:
         """The source and target of this spec. Raises ConfigurationError naming field and Secret."""
         accesses = await self._accesses(snapshot.ref, spec)
+        hide(snapshot.ref, *accesses.urls)
         opened = self._opened.get(snapshot.ref)
         made_from = (snapshot.uid, spec, accesses)
         if opened is None or opened.made_from != made_from:
@@ -90,24 +104,34 @@ class SecretConnector:
     def _open(self, snapshot: Snapshot, spec: ScannerJobSpec, accesses: _Accesses) -> Connections:
         source = self._open_database(accesses.database, spec)
         if accesses.broker:
-            return Connections(source, self._open_broker(accesses.broker, accesses.results, spec))
+            wake = partial(self._wake, snapshot.ref)
+            target = self._open_broker(accesses.broker, accesses.results, spec, wake)
+            return Connections(source, target)
         if self._jobs is None:
             raise ConfigurationError(
                 "NotSupported", "spec.job: Kubernetes Jobs are launched by the operator only"
             )
         return Connections(source, self._jobs.open(snapshot, spec))
 
+    def _wake(self, ref: Ref) -> None:
+        self.wake(ref)
+
     def _open_database(self, database: _Access, spec: ScannerJobSpec) -> SqlSource:
         with _named("spec.database"):
             return self._databases.open(database.url, spec, database.files)
 
     def _open_broker(
-        self, broker: _Access, results: _Access | None, spec: ScannerJobSpec
+        self,
+        broker: _Access,
+        results: _Access | None,
+        spec: ScannerJobSpec,
+        wake: Callable[[], None],
     ) -> CeleryTarget:
         return self._brokers.open(
             broker.url,
             results.url if results else None,
             spec,
+            wake,
             broker_files=broker.files,
             result_backend_files=results.files if results else None,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 
 from scannerjob.clock import SystemClock
@@ -62,12 +63,18 @@ class Engine:
         self._scanners: dict[Ref, Scanner] = {}
         self._under_way: set[asyncio.Task[None]] = set()
         self._closing = False
+        self._loop = asyncio.get_running_loop()
         self._workers = [asyncio.create_task(self._work()) for _ in range(WORKERS)]
 
     def wake(self, ref: Ref) -> None:
         """Look at this ScannerJob as soon as it may be. Must be called in the event loop."""
         if not self._closing:
             self._queue.add(ref)
+
+    def wake_from_thread(self, ref: Ref) -> None:
+        """As `wake`, from any thread; nothing once the event loop has ended."""
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self.wake, ref)
 
     def forget(self, ref: Ref) -> None:
         """The object may be gone, or something of it: its next cycle sees for itself, now."""

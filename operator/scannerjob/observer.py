@@ -75,7 +75,7 @@ class Observer:
         self.target.try_at_once()
 
     def look_soon(self) -> None:
-        """Have the next cycle look at the rows: the last look led to nothing."""
+        """Have the next query look at the rows, without regard to the interval."""
         self._next_look = 0.0
 
     def until_next_look(self) -> float:
@@ -100,6 +100,8 @@ class Observer:
         except TargetError as error:
             return replace(facts, hold=self.target_failed(error.reason, str(error)))
         self.workers.note(seen.backlog, ledger, now)
+        if seen.hinted:
+            self.look_soon()
         return replace(
             facts,
             observations=seen.observations,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from celery import Celery
 
 from tests.cluster.conftest import install_crd
 from tests.cluster.operators import Operators, operator_account, wait_ready, wipe
@@ -53,6 +54,19 @@ def test_rows_become_tasks_once_and_never_more_than_the_cap(
     assert found["status"]["active"] == 0
     _, row = cluster.kubectl("-n", namespace, "get", "scj").splitlines()
     assert row.split()[:7] == ["pdf-pages", "True", "false", "0", str(CAP), "0", "0"]
+
+
+def test_a_freed_slot_is_refilled_as_soon_as_a_worker_tells_that_a_task_has_ended(
+    cluster: ControlPlane, namespace: str, workload: Workload, operators: Operators
+) -> None:
+    control = Celery(broker=workload.broker, set_as_current=False).control
+    assert control.enable_events(reply=True)
+    workload.insert(20)
+    cluster.apply(*workload.secrets(namespace), scannerjob(namespace, interval="5m", concurrency=2))
+    operators.start()
+    wait_done(workload)
+    workload.assert_each_row_ran_once()
+    workload.assert_cap_was_kept(2)
 
 
 def test_new_rows_are_found_and_an_idle_scannerjob_is_not_written(

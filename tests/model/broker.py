@@ -94,9 +94,10 @@ class Target:
     async def observe(self, ids: Collection[str]) -> Sightings:
         await self._may_fail("target.observe")
         results = self._world.workers.results if self._backend else {}
+        hinted, self._world.hinted = self._world.hinted, False
         seen = {i: Observation(results[i]) for i in ids if i in results}
         await Pause("target.observe: answered")
-        return Sightings(seen)
+        return Sightings(seen, hinted=hinted)
 
     async def launch(self, sends: Sequence[Send], deadline: float) -> Mapping[str, Observation]:
         seen = {}

@@ -61,6 +61,7 @@ CHANGES = [
     *2 * ["key"],
     *2 * ["broker"],
     *2 * ["backend"],
+    "hint",
     "lifetime",
     *2 * ["wipe"],
     *2 * ["accept"],
@@ -172,6 +173,8 @@ class Cycle(RuleBasedStateMachine):
                 world.edit_broker()
             case "backend":
                 world.edit_backend()
+            case "hint":
+                world.hinted = True
             case "accept" if world.setup.loses_ledgers:
                 world.accept_lost_ledger()
             case "delete" if number == 0:

@@ -70,6 +70,8 @@ class World:
         self.brokers = [Broker(self, "broker"), Broker(self, "another broker")]
         self.broker = self.brokers[0]
         self.backend = setup.outcomes
+        # Whether the next observation comes with word that something has ended, true or not.
+        self.hinted = False
         self._patch = pytest.MonkeyPatch()
         if setup.jobs:
             jobs.install(self._patch, self)

@@ -199,3 +199,16 @@ def test_what_is_closed_begins_no_cycle_when_it_is_paused_as_well(
         assert store.reads == before
 
     run(scenario)
+
+
+def test_it_can_be_woken_from_any_thread_even_when_it_is_too_late() -> None:
+    engines: list[Engine] = []
+
+    async def scenario(engine: Engine, store: Store) -> None:
+        engines.append(engine)
+        await store.add(A)
+        await asyncio.to_thread(engine.wake_from_thread, A)
+        await store.has_read(A, 1)
+
+    run(scenario)
+    engines[0].wake_from_thread(A)

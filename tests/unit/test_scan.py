@@ -326,3 +326,48 @@ def test_a_row_beyond_the_scan_that_cannot_be_looked_up_holds_its_slot() -> None
 
     assert [item["key"] for item in world.store.status["items"]] == ["[3]"]
     assert len(world.workers.messages) == 1
+
+
+def launched_with_an_hour_to_the_next_look() -> World:
+    world = one(lifetime=False)
+    world.edit(interval="1h")
+    for _ in range(2):
+        world.finish_cycle(0)
+    assert phases(world) == ["Launched"]
+    world.advance(1)
+    return world
+
+
+def test_a_hint_has_the_rows_looked_at_before_it_is_time() -> None:
+    world = launched_with_an_hour_to_the_next_look()
+    world.finish_row("[0]")
+    world.finish_cycle(0)
+    assert phases(world) == ["Launched"]
+
+    world.hinted = True
+    world.finish_cycle(0)
+
+    assert phases(world) == []
+
+
+def test_a_hint_is_no_evidence() -> None:
+    world = launched_with_an_hour_to_the_next_look()
+    before = world.store.status
+
+    world.hinted = True
+    until(world, "source.scan")
+    finish(world)
+
+    assert world.store.status == before
+
+
+def test_a_hint_outlives_a_look_that_failed() -> None:
+    world = launched_with_an_hour_to_the_next_look()
+    world.finish_row("[0]")
+
+    world.hinted = True
+    until(world, "source.scan", Fault.REFUSED)
+    world.advance(finish(world))
+    world.finish_cycle(0)
+
+    assert phases(world) == []

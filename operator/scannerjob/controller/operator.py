@@ -67,6 +67,7 @@ class Operator:
         connector = SecretConnector(KubernetesSecrets(api), in_cluster=True, jobs=jobs)
         events = EventRecorder(api)
         engine = Engine(store, connector, recorder=events)
+        connector.wake = engine.wake_from_thread
         resync = Resync(api, store, engine.wake, options.namespaces or ())
         # Connections of its own: when all others are busy, the Lease must not wait for one.
         apis = [api, await apiserver.connect()]

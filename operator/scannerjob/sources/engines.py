@@ -94,7 +94,7 @@ class Server:
             )
         except TimeoutError:
             raise self._late(call, seconds) from None
-        except (SQLAlchemyError, driver_error, UnicodeError) as error:
+        except (SQLAlchemyError, driver_error, OSError, UnicodeError) as error:
             raise self._explained(error, call) from None
         finally:
             call.abandon()

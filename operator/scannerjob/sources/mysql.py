@@ -79,6 +79,8 @@ class MySQL(Dialect):
                 **tls,
                 # In any other, two different keys could look the same.
                 "charset": "utf8mb4",
+                # PyMySQL would encode a text as Latin-1; other clients have it in UTF-8.
+                "password": (url.password or "").encode(),
                 "connect_timeout": dialects.CONNECT_SECONDS,
                 "read_timeout": dialects.CONNECT_SECONDS,
                 "write_timeout": dialects.CONNECT_SECONDS,

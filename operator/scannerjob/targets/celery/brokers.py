@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
 from typing import TypeVar
-from weakref import WeakValueDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from sqlalchemy import URL
 
@@ -17,6 +17,8 @@ from scannerjob.model.spec import CeleryTarget as CelerySpec
 from scannerjob.ports import ConfigurationError
 from scannerjob.targets.celery.amqp_broker import AmqpBroker
 from scannerjob.targets.celery.endpoint import Endpoint
+from scannerjob.targets.celery.event_streams import AmqpEvents, RedisEvents
+from scannerjob.targets.celery.events import EventStream, Listener, Watch
 from scannerjob.targets.celery.messages import reserved_headers
 from scannerjob.targets.celery.outcomes import Outcomes, RedisResults, SqlResults
 from scannerjob.targets.celery.publisher import Publisher
@@ -38,9 +40,21 @@ _READABLE_RESULTS = (
 )
 _SENT_BACK = ("rpc", "amqp", "amqps", "pyamqp")
 
+_EVENTS: Mapping[str, Callable[[Endpoint], EventStream]] = {
+    "redis": RedisEvents,
+    "rediss": RedisEvents,
+    "amqp": AmqpEvents,
+    "amqps": AmqpEvents,
+    "pyamqp": AmqpEvents,
+}
+
 # A URL, and the certificates with which it is gone to.
 _Place = tuple[str, CertificateFiles | None]
 _Shared = TypeVar("_Shared", Publisher, Outcomes)
+
+
+def _nobody() -> None:
+    pass
 
 
 class Brokers:
@@ -55,18 +69,22 @@ class Brokers:
         # the threads that hang are counted together.
         self._publishers: WeakValueDictionary[_Place, Publisher] = WeakValueDictionary()
         self._outcomes: WeakValueDictionary[_Place, Outcomes] = WeakValueDictionary()
+        self._listeners: WeakKeyDictionary[Publisher, Listener] = WeakKeyDictionary()
+        self._silent: set[str] = set()
 
     def open(
         self,
         broker_url: str,
         result_backend_url: str | None,
         spec: ScannerJobSpec,
+        wake: Callable[[], None] = _nobody,
         *,
         broker_files: CertificateFiles | None = None,
         result_backend_files: CertificateFiles | None = None,
     ) -> CeleryTarget:
         """The target of a ScannerJob whose Secrets hold these. Connects to nothing yet.
 
+        `wake` is called, in any thread, when an event hints that one of its tasks has ended.
         Raises ConfigurationError naming the field, without any secret.
         """
         if spec.celery is None:
@@ -78,7 +96,8 @@ class Brokers:
         if result_backend_url is not None:
             place = result_backend_url.strip(), result_backend_files
             outcomes = _shared(self._outcomes, place, self._results)
-        return CeleryTarget(publisher, outcomes, spec.celery, _life_margin(broker_url, spec))
+        watch = self._watch(publisher, wake)
+        return CeleryTarget(publisher, outcomes, spec.celery, _life_margin(broker_url, spec), watch)
 
     def close(self) -> None:
         """End the threads and their connections. A target that is used again connects again."""
@@ -86,6 +105,8 @@ class Brokers:
             publisher.close()
         for outcomes in self._outcomes.values():
             outcomes.close()
+        for listener in self._listeners.values():
+            listener.close()
 
     def _publisher(self, url: str, files: CertificateFiles | None) -> Publisher:
         match _scheme(url):
@@ -116,6 +137,16 @@ class Brokers:
                 bare = url.removeprefix("db+")
                 database, endpoint = self._database(_RESULT_BACKEND, url, bare, files)
                 return Outcomes(endpoint, partial(SqlResults, endpoint, database))
+
+    def _watch(self, publisher: Publisher, wake: Callable[[], None]) -> Watch | None:
+        """For the events of the broker that is published to; nothing where there are none."""
+        endpoint = publisher.endpoint
+        stream = _EVENTS.get(_scheme(endpoint.url))
+        if stream is None:
+            return None
+        if publisher not in self._listeners:
+            self._listeners[publisher] = Listener(endpoint, partial(stream, endpoint), self._silent)
+        return self._listeners[publisher].watch(wake)
 
     def _redis(self, field: str, url: str, files: CertificateFiles | None) -> Endpoint:
         with _named(field):

@@ -38,4 +38,8 @@ def _connect_args(url: URL) -> dict[str, Any]:
                 "prepare_threshold": None,
             }
         case _:
-            return {f"{step}_timeout": _TIMEOUT for step in ("connect", "read", "write")}
+            return {
+                # PyMySQL would encode a text as Latin-1; other clients have it in UTF-8.
+                "password": (url.password or "").encode(),
+                **{f"{step}_timeout": _TIMEOUT for step in ("connect", "read", "write")},
+            }

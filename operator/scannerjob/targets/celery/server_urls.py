@@ -76,6 +76,8 @@ def _parse(text: str, expected: str) -> URL:
         host_of(text)
     except ConfigurationError:
         raise _invalid("cannot be read", expected) from None
+    if "+" in text.partition("://")[0]:
+        raise _invalid("has a driver, of which none is accepted", expected)
     if ";" in text:
         raise _invalid("has alternatives, of which none are accepted", expected)
     return make_url(text)

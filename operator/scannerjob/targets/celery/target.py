@@ -9,6 +9,7 @@ from scannerjob.clock import boottime
 from scannerjob.model.facts import Backlog, Observation, Send, Sightings, TargetTraits
 from scannerjob.model.ledger import Item
 from scannerjob.model.spec import CeleryTarget as CelerySpec
+from scannerjob.targets.celery.events import Watch
 from scannerjob.targets.celery.outcomes import Outcomes
 from scannerjob.targets.celery.publisher import Publisher
 from scannerjob.targets.celery.redis_broker import RETENTION
@@ -23,6 +24,7 @@ class CeleryTarget:
     """Launches each row as one Celery task whose id is the launch's; a `scannerjob.ports.Target`.
 
     `life_margin`: how much longer than `expires` and `deadline` say a task may live on this broker.
+    `watch` is there where events may tell that a task has ended.
     """
 
     def __init__(
@@ -31,6 +33,7 @@ class CeleryTarget:
         outcomes: Outcomes | None,
         celery: CelerySpec,
         life_margin: timedelta,
+        watch: Watch | None,
     ) -> None:
         self._publisher = publisher
         self._outcomes = outcomes
@@ -38,6 +41,7 @@ class CeleryTarget:
         self._life_margin = life_margin
         self._backlog: Backlog | None = None
         self._next_look = 0.0
+        self._watch = watch
 
     @property
     def traits(self) -> TargetTraits:
@@ -66,14 +70,16 @@ class CeleryTarget:
 
         The first call with anything outstanding also asks the broker whether it keeps records,
         which `traits` depend on: what a crash left behind can then be sent again in the same cycle.
-        Raises TargetError.
+        Events are no evidence: they make it look at the rows, no more. Raises TargetError.
         """
+        hinted = self._watch is not None and self._watch.take(ids)
         if ids:
             await self._publisher.learn()
         backlog = await self._look() if ids else None
         if not ids or self._outcomes is None:
-            return Sightings(backlog=backlog)
-        return Sightings(await self._outcomes.read(list(ids)), backlog=backlog)
+            return Sightings(backlog=backlog, hinted=hinted)
+        outcomes = await self._outcomes.read(list(ids))
+        return Sightings(outcomes, backlog=backlog, hinted=hinted)
 
     async def _look(self) -> Backlog | None:
         """The queue as it was a moment ago: it is looked at now and then.
@@ -90,6 +96,8 @@ class CeleryTarget:
 
     async def launch(self, sends: Sequence[Send], deadline: float) -> Mapping[str, Observation]:
         """Publish one task per send, none after `deadline`; says of each what is known."""
+        if self._watch:
+            self._watch.expect([send.item.id for send in sends])
         return await self._publisher.launch(sends, self._celery, deadline)
 
     async def supersede(self, ids: Collection[str]) -> Mapping[str, Observation]:
