@@ -73,6 +73,12 @@ class CertificateFiles:
             self._remove()
             raise _invalid(problem)
 
+    @property
+    def complete(self) -> bool:
+        """Whether they are all there: some machines remove temporary files after some days."""
+        paths = (self.authority, self.certificate, self.key)
+        return all(Path(path).exists() for path in paths if path)
+
     def _write(self, name: str, content: bytes) -> str | None:
         if not content:
             return None
@@ -100,10 +106,10 @@ _files: weakref.WeakValueDictionary[Certificates, CertificateFiles] = weakref.We
 def files_of(certificates: Certificates) -> CertificateFiles:
     """The files of these certificates, the same for all who hold them. Raises ConfigurationError.
 
-    They are the same object as long as somebody refers to it.
+    They are the same object as long as somebody refers to it and no file is missing.
     """
     files = _files.get(certificates)
-    if files is None:
+    if files is None or not files.complete:
         files = _files[certificates] = CertificateFiles(certificates)
     return files
 

@@ -59,6 +59,15 @@ def test_equal_certificates_are_the_same_files_until_nobody_uses_them(
     assert list(temporary_files.iterdir()) == []
 
 
+def test_files_that_somebody_removed_are_written_anew() -> None:
+    one = files_of(Certificates.from_secret(SECRET))
+    Path(str(one.key)).unlink()
+    other = files_of(Certificates.from_secret(SECRET))
+    assert other is not one
+    assert Path(str(other.key)).read_bytes() == SECRET["tls.key"].strip()
+    assert files_of(Certificates.from_secret(SECRET)) is other
+
+
 def test_no_file_outlives_the_process(temporary_files: Path) -> None:
     script = (
         "import sys; from scannerjob.tls import Certificates, files_of;"
