@@ -21,9 +21,8 @@ TLS_FAILED = "TLSFailed"
 """The reason of whatever keeps two sides from an encrypted connection that both trust."""
 
 _KEYS = ("ca.crt", "tls.crt", "tls.key")
-# With these libpq may go on without encryption; with `require`, too, it need not check anything.
+# With these libpq may go on without encryption.
 _MAY_BE_PLAIN = ("disable", "allow", "prefer")
-_UNCHECKED = (*_MAY_BE_PLAIN, "require")
 _NO = ("false", "no", "0", "off")
 
 
@@ -74,6 +73,12 @@ class CertificateFiles:
             self._remove()
             raise _invalid(problem)
 
+    @property
+    def complete(self) -> bool:
+        """Whether they are all there: some machines remove temporary files after some days."""
+        paths = (self.authority, self.certificate, self.key)
+        return all(Path(path).exists() for path in paths if path)
+
     def _write(self, name: str, content: bytes) -> str | None:
         if not content:
             return None
@@ -101,10 +106,10 @@ _files: weakref.WeakValueDictionary[Certificates, CertificateFiles] = weakref.We
 def files_of(certificates: Certificates) -> CertificateFiles:
     """The files of these certificates, the same for all who hold them. Raises ConfigurationError.
 
-    They are the same object as long as somebody refers to it.
+    They are the same object as long as somebody refers to it and no file is missing.
     """
     files = _files.get(certificates)
-    if files is None:
+    if files is None or not files.complete:
         files = _files[certificates] = CertificateFiles(certificates)
     return files
 
@@ -129,6 +134,8 @@ def context_of_url(
     authority: str | None, certificate: str | None, key: str | None
 ) -> ssl.SSLContext:
     """The same of files that a URL names. Raises ConfigurationError where they cannot be used."""
+    if key and not certificate:
+        raise ConfigurationError("InvalidURL", "the URL names a key, and no certificate to go with")
     try:
         return client_context(authority, certificate, key)
     except OSError as error:
@@ -169,7 +176,7 @@ def _check_database(family: str, url: URL) -> None:
 
 def _libpq_arguments(url: URL, files: CertificateFiles) -> dict[str, Any]:
     mode = option(url, "sslmode") or "verify-full"
-    if not files.authority and mode not in _UNCHECKED:
+    if not files.authority and mode != "require":
         what = "has no ca.crt to check PostgreSQL with: add it, or say sslmode=require in the URL"
         raise _invalid(f"the Secret of tlsSecretRef {what}, which checks nothing")
     arguments = {

@@ -3,11 +3,16 @@
 What is wrong is said in words, and leads to nothing: no row is read and nothing is sent.
 """
 
+# celery and kombu are typed in part only.
+# mypy: allow-untyped-calls
+
 import asyncio
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from celery import Celery
 
 from scannerjob.ports import ConfigurationError, PortError, TargetError
 from scannerjob.sources import Databases
@@ -195,6 +200,26 @@ def test_a_url_may_ask_to_check_nothing(server: TlsServer) -> None:
     assert "not trusted" in str(_failure(server, server.tls_url, stranger))
     for spelling in ("none", "CERT_NONE"):
         _contact(server, f"{server.tls_url}?ssl_cert_reqs={spelling}", stranger)
+
+
+@pytest.mark.parametrize("server", ["redis", "rabbitmq"], indirect=True, scope="module")
+def test_events_are_listened_to(server: TlsServer) -> None:
+    woken = threading.Event()
+    files = files_of(Certificates.from_secret(RIGHT))
+    brokers = Brokers()
+    target = brokers.open(server.tls_url, None, celery_spec(), woken.set, broker_files=files)
+    sends = make_sends(1)
+    assert facts(launch(target, sends)) == ACCEPTED
+    told(target, ids_of(sends))
+
+    def hinted() -> bool:
+        app = Celery(broker=server.url, set_as_current=False)
+        with app.connection_for_write() as connection, app.events.Dispatcher(connection) as events:
+            events.send("task-succeeded", uuid=ids_of(sends)[0])
+        return woken.is_set()
+
+    assert eventually(hinted, message="an event wakes who waits for it")
+    brokers.close()
 
 
 @not_rabbitmq

@@ -372,6 +372,8 @@ class MariaDBServer(DatabaseServer):
             *(need("mariadbd"), "--no-defaults", f"--datadir={self.folder / 'data'}"),
             *(f"--port={self.port}", "--bind-address=127.0.0.1", "--skip-name-resolve"),
             *(f"--socket={self.folder / 's'}", f"--pid-file={self.folder / 'pid'}"),
+            # A server that starts removes all temporary tables there, another one's included.
+            f"--tmpdir={self.folder}",
             *(f"--init-file={self.folder / 'setup.sql'}", "--character-set-server=utf8mb4"),
             *("--innodb-flush-log-at-trx-commit=2", "--innodb-flush-method=nosync"),
             *("--default-time-zone=+00:00", "--max-connections=200"),

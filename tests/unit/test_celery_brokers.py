@@ -25,6 +25,7 @@ SECRET = {"urlSecretRef": {"name": "any", "key": "url"}}
         (f"rediss://:{CANARY}@localhost/0?ssl=1", "has options beside ssl_ca_certs"),
         (f"rediss://:{CANARY}@localhost/0?ssl_cert_reqs=maybe", "ssl_cert_reqs"),
         (f"rediss://:{CANARY}@localhost/0?ssl_ca_certs=/none/{CANARY}", "No such file"),
+        (f"rediss://:{CANARY}@localhost/0?ssl_keyfile=/none/{CANARY}", "a key, and no certificate"),
         (f"sqs://{CANARY}:{CANARY}@", "must begin with redis://"),
         (f"{CANARY}", "must begin with"),
         ("", "must begin with"),

@@ -10,8 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from sqlalchemy import make_url
 
+from scannerjob.model.spec import parse_spec
 from scannerjob.ports import ConfigurationError
 from scannerjob.tls import Certificates, database_arguments, explain, files_of
 from tests.support.certificates import Authority
@@ -55,6 +57,15 @@ def test_equal_certificates_are_the_same_files_until_nobody_uses_them(
     del same
     gc.collect()
     assert list(temporary_files.iterdir()) == []
+
+
+def test_files_that_somebody_removed_are_written_anew() -> None:
+    one = files_of(Certificates.from_secret(SECRET))
+    Path(str(one.key)).unlink()
+    other = files_of(Certificates.from_secret(SECRET))
+    assert other is not one
+    assert Path(str(other.key)).read_bytes() == SECRET["tls.key"].strip()
+    assert files_of(Certificates.from_secret(SECRET)) is other
 
 
 def test_no_file_outlives_the_process(temporary_files: Path) -> None:
@@ -193,3 +204,13 @@ def test_what_clients_say_of_tls(said: str, expected: str | None) -> None:
     assert (expected or "") in (meaning or "")
     assert "hunter2" not in (meaning or "")
     assert "/root/x" not in (meaning or "")
+
+
+def test_the_example_of_the_documentation_is_a_scannerjob() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "tls.md").read_text()
+    example = text.partition("```yaml\n")[2].partition("```")[0]
+    secret, document = yaml.safe_load_all(example)
+    spec = parse_spec(document["spec"])
+    assert spec.database.tls_secret_ref
+    assert spec.database.tls_secret_ref.name == secret["metadata"]["name"]
+    assert secret["data"].keys() == SECRET.keys()
