@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 _MAX_ROWS = 10
 _SHOWN_KEY = 80
 # What is wrong while these are True; `Ready` is the other way round.
-_ABNORMAL = ("ScanNotIndexed", "Stalled")
+_ABNORMAL = ("ScanNotIndexed", "Stalled", "WorkersMissing")
 
 
 def tell_launched(ref: Ref, outcomes: Sequence[Observation], ledger: Ledger, cap: int) -> None:

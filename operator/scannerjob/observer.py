@@ -31,6 +31,7 @@ from scannerjob.ports import (
     Target,
     TargetError,
 )
+from scannerjob.workerwatch import WorkerWatch
 
 log = logging.getLogger(__name__)
 
@@ -42,13 +43,15 @@ class Observer:
     """Gathers the facts of a ScannerJob's cycles.
 
     Between two of them it remembers how it went with target and database, when the next look at the
-    rows is due, and what the last one `found`; `more_rows` says that rows wait for a slot, `looked`
-    that the last cycle has asked the database. It may be lost at any time.
+    rows is due, what the last one `found`, and whether `workers` were seen; `more_rows` says that
+    rows wait for a slot, `looked` that the last cycle has asked the database. It may be lost at any
+    time.
     """
 
     def __init__(self, ref: Ref, connector: Connector, clock: Clock) -> None:
         self.database = Peer()
         self.target = Peer()
+        self.workers = WorkerWatch()
         self.found = conditions.Look()
         self.more_rows = False
         self.looked = False
@@ -95,6 +98,7 @@ class Observer:
             seen = await target.observe([item.id for item in ledger.outstanding])
         except TargetError as error:
             return replace(facts, hold=self.target_failed(error.reason, str(error)))
+        self.workers.note(seen.backlog, ledger, now)
         if seen.hinted:
             self.look_soon()
         return replace(

@@ -223,6 +223,7 @@ class Scanner:
             connections.source.plan,
             self._observer.database.contact,
             self._observer.target.contact,
+            self._observer.workers.seen,
             _stuck(facts) if facts.traits.sees_all else None,
             now,
         )
@@ -293,7 +294,7 @@ class Scanner:
         if _stuck(facts) or facts.hold:
             # What ends there is shown by no watch.
             waits.append(_LOOK_AGAIN)
-        elif facts.traits.sees_all and decision.ledger.outstanding:
+        elif decision.ledger.outstanding:
             waits.append(_LOOK_FOR_ENDS)
         if coming := next_time(decision.ledger, facts.traits, facts.read_at):
             elapsed = self._clock.now() - facts.read_at

@@ -22,6 +22,7 @@ from scannerjob.targets.celery import CeleryTarget
 from tests.support.celery_target import (
     ACCEPTED,
     NOT_SENT,
+    BlackHole,
     Worker,
     at,
     celery_spec,
@@ -269,3 +270,48 @@ def test_an_expired_message_is_not_run(redis_url: str, tmp_path: Path) -> None:
     with Worker(tmp_path, redis_url) as worker:
         eventually(worker.ran, message="the worker runs what has not expired")
         assert [each["id"] for each in worker.ran()] == [after.item.id]
+
+
+# The queue
+
+
+@pytest.mark.parametrize("priority", [None, 3, 9])
+def test_what_waits_in_a_queue_is_counted(
+    broker_url: str, tmp_path: Path, priority: int | None
+) -> None:
+    target = opened(broker_url, spec=celery_spec(queue="pdf", priority=priority))
+    sends = make_sends(3)
+    launch(target, sends)
+
+    backlog = asyncio.run(target.observe(ids_of(sends))).backlog
+
+    assert backlog is not None
+    assert (backlog.queue, backlog.waiting) == ("pdf", 3)
+    assert backlog.consumers == (0 if broker_url.startswith("amqp") else None)
+
+
+def test_workers_are_seen_where_the_broker_knows_them(amqp_url: str, tmp_path: Path) -> None:
+    target, sends = opened(amqp_url), [make_send({"sleep": 600})]
+    launch(target, sends)
+    with Worker(tmp_path, amqp_url) as worker:
+        eventually(worker.ran, message="a worker is at work")
+        backlog = asyncio.run(target.observe(ids_of(sends))).backlog
+
+    assert backlog is not None
+    assert (backlog.waiting, backlog.consumers) == (0, 1)
+
+
+def test_a_queue_that_is_not_there_or_not_named_is_not_looked_at(amqp_url: str) -> None:
+    by_exchange = celery_spec(exchange="docs", routingKey="new")
+
+    for target in (opened(amqp_url), opened(amqp_url, spec=by_exchange)):
+        assert asyncio.run(target.observe(["a"])).backlog is None
+
+
+def test_a_broker_that_hangs_keeps_results_from_nobody(redis_url: str, client: redis.Redis) -> None:
+    client.set("celery-task-meta-a", json.dumps({"status": "SUCCESS", "task_id": "a"}))
+    with BlackHole() as place:
+        seen = asyncio.run(opened(f"amqp://{place}/app", redis_url).observe(["a"]))
+
+    assert seen.observations == {"a": Observation(Fact.SUCCEEDED)}
+    assert seen.backlog is None

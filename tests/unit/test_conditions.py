@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -13,12 +14,13 @@ from scannerjob.model.conditions import (
     Look,
     Trouble,
     Truth,
+    Workers,
     running,
     stamped,
     unusable,
 )
 from scannerjob.model.facts import Hold
-from scannerjob.model.ledger import Ledger
+from scannerjob.model.ledger import Ledger, format_time
 from scannerjob.model.plan import INDEXED, PLAN_UNKNOWN, PlanFinding
 from tests.unit.cases import NOW, ago, item, later, ledger
 
@@ -37,6 +39,7 @@ def said(**fields: Any) -> dict[str, Condition]:
         "plan": None,
         "database": FINE,
         "target": FINE,
+        "workers": None,
         "stuck": None,
         "now": NOW,
         **fields,
@@ -53,6 +56,22 @@ def test_where_all_is_well() -> None:
         "TargetReachable": "True",
         "Stalled": "False",
     }
+
+
+def missing(unseen_since: datetime | None, *, counted: bool) -> Condition:
+    return said(workers=Workers("celery", unseen_since, counted))["WorkersMissing"]
+
+
+def test_a_queue_without_workers_is_named_after_a_while() -> None:
+    assert missing(None, counted=True).status == "False"
+    assert missing(ago(59), counted=True).reason == "WorkersSeen"
+    assert missing(ago(540), counted=False).status == "False"
+
+    condition = missing(ago(60), counted=True)
+    assert (condition.status, condition.reason) == ("True", "NoConsumer")
+    assert f"no worker seen on celery since {format_time(ago(60))}" in condition.message
+    assert "celery worker --queues celery" in condition.message
+    assert missing(ago(600), counted=False).reason == "NothingTaken"
 
 
 def test_what_was_not_tried_is_not_spoken_of() -> None:

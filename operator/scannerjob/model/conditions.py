@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from scannerjob.model.facts import Hold
 from scannerjob.model.ledger import Item, Ledger, format_time
-from scannerjob.model.limits import STALLED_AFTER
+from scannerjob.model.limits import NO_CONSUMER_AFTER, NOTHING_TAKEN_AFTER, STALLED_AFTER
 from scannerjob.model.plan import PlanFinding
 
 Truth = Literal["True", "False", "Unknown"]
@@ -59,6 +59,18 @@ class Look:
     brakes: Sequence[Hold] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Workers:
+    """Since when no worker was seen on a queue; None while some are, or nothing is launched.
+
+    `counted`: by a broker that knows who listens, and not only by what is taken from the queue.
+    """
+
+    queue: str
+    unseen_since: datetime | None
+    counted: bool
+
+
 def running(
     ledger: Ledger,
     look: Look,
@@ -67,6 +79,7 @@ def running(
     plan: PlanFinding | None,
     database: Contact,
     target: Contact,
+    workers: Workers | None,
     stuck: Sequence[str] | None,
     now: datetime,
 ) -> list[Condition]:
@@ -80,6 +93,7 @@ def running(
         *_reachable("DatabaseReachable", database),
         *_reachable("TargetReachable", target),
         *_not_indexed(plan),
+        *_missing(workers, now),
         _silent(ledger, now) if stuck is None else _stuck(stuck),
     ]
 
@@ -124,6 +138,23 @@ def _not_indexed(plan: PlanFinding | None) -> Iterator[Condition]:
     if plan is not None:
         truth = _NOT_INDEXED.get(plan.reason, "True")
         yield Condition("ScanNotIndexed", truth, plan.reason, plan.message)
+
+
+def _missing(workers: Workers | None, now: datetime) -> Iterator[Condition]:
+    """Whether launches wait where nobody takes them. The cap bounds them; nothing is lost."""
+    if workers is None:
+        return
+    since = workers.unseen_since
+    patience = NO_CONSUMER_AFTER if workers.counted else NOTHING_TAKEN_AFTER
+    if since is None or now - since < patience:
+        yield Condition("WorkersMissing", "False", "WorkersSeen")
+        return
+    message = (
+        f"no worker seen on {workers.queue} since {format_time(since)}: what was launched waits "
+        f"there; start workers that take from it (celery worker --queues {workers.queue})"
+    )
+    reason = "NoConsumer" if workers.counted else "NothingTaken"
+    yield Condition("WorkersMissing", "True", reason, message)
 
 
 def _stuck(stuck: Sequence[str]) -> Condition:

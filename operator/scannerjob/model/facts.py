@@ -69,17 +69,32 @@ class Hold:
     message: str
 
 
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """The queue that launches wait in for a worker.
+
+    `waiting` counts its messages, whoever sent them; `consumers` the workers that listen there, or
+    is None where the broker does not know them.
+    """
+
+    queue: str
+    waiting: int
+    consumers: int | None = None
+
+
 @dataclass(frozen=True)
 class Sightings:
     """What a target told: of the launches it was asked about, by id, and of others.
 
-    `hold` is a reason seen there to launch nothing. `hinted`: some of them may have ended, which is
-    a reason to look at their rows now, and proves nothing.
+    `hold` is a reason seen there to launch nothing; `backlog` what it was last seen to have.
+    `hinted`: some of them may have ended, which is a reason to look at their rows now, and proves
+    nothing.
     """
 
     observations: Mapping[str, Observation] = field(default_factory=lambda: MappingProxyType({}))
     strays: tuple[Stray, ...] = ()
     hold: Hold | None = None
+    backlog: Backlog | None = None
     hinted: bool = False
 
 

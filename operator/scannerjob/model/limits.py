@@ -17,6 +17,10 @@ LATEST_SEND = timedelta(minutes=15)
 RESEND_AFTER_LOOK = timedelta(minutes=5)
 # Launches of which nothing was heard for this long make the condition Stalled.
 STALLED_AFTER = timedelta(hours=1)
+# That no worker was seen is said after this: where the broker knows who listens, and where it can
+# only be seen that nothing is taken from the queue (workers may be busy with long tasks).
+NO_CONSUMER_AFTER = timedelta(minutes=1)
+NOTHING_TAKEN_AFTER = timedelta(minutes=10)
 
 # `lastScanTime` alone is not worth a write more often than this.
 LAST_SCAN_EVERY = timedelta(minutes=5)

@@ -14,7 +14,7 @@ from amqp import exceptions as amqp
 from kombu.connection import Connection
 from kombu.transport import pyamqp
 
-from scannerjob.model.facts import Fact, Observation, Send
+from scannerjob.model.facts import Backlog, Fact, Observation, Send
 from scannerjob.model.spec import CeleryTarget as CelerySpec
 from scannerjob.targets.celery.delivery import Delivery
 from scannerjob.targets.celery.endpoint import Endpoint
@@ -141,6 +141,14 @@ class AmqpBroker:
     def supersede(self, ids: Sequence[str]) -> Mapping[str, Observation]:
         """Nothing: there are no records of sends here."""
         return {}
+
+    def look(self, queue: str) -> Backlog | None:
+        """What waits in a queue, and how many workers consume from it."""
+        try:
+            found = self._declaring.queue_declare(queue, passive=True)
+        except amqp.NotFound:
+            return None
+        return Backlog(queue, found.message_count, found.consumer_count)
 
     def close(self) -> None:
         """Drop the connection, and take leave of the broker if it answers."""

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Protocol, TypeVar
 
 from scannerjob.clock import boottime
-from scannerjob.model.facts import Observation, Send
+from scannerjob.model.facts import Backlog, Observation, Send
 from scannerjob.model.spec import CeleryTarget as CelerySpec
 from scannerjob.ports import TargetError
 from scannerjob.targets.celery.delivery import Delivery, TooLateError
@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 
 # How long a question to the broker may take; a launch has its own deadline.
 _PATIENCE = 10.0
+# And one on whose answer nothing depends.
+_LITTLE_PATIENCE = 1.0
 
 _Answer = TypeVar("_Answer")
 
@@ -37,6 +39,10 @@ class Broker(Protocol):
 
     def supersede(self, ids: Sequence[str]) -> Mapping[str, Observation]:
         """Make late sends of these do nothing, where that can be had."""
+        ...
+
+    def look(self, queue: str) -> Backlog | None:
+        """What waits in a queue, and who listens there; None where there is no such queue."""
         ...
 
     def close(self) -> None:
@@ -93,9 +99,18 @@ class Publisher:
             with suppress(TargetError):
                 await self.contact()
 
-    async def _ask(self, question: Callable[[Broker], _Answer]) -> _Answer:
+    async def look(self, queue: str) -> Backlog | None:
+        """What is in a queue; None where there is none, or the broker does not tell at once."""
         try:
-            return await self._lane.run(question, boottime() + _PATIENCE)
+            return await self._ask(partial(self._look, queue), _LITTLE_PATIENCE)
+        except TargetError:
+            return None
+
+    async def _ask(
+        self, question: Callable[[Broker], _Answer], patience: float = _PATIENCE
+    ) -> _Answer:
+        try:
+            return await self._lane.run(question, boottime() + patience)
         except Exception as error:  # noqa: BLE001 - whatever a client raises, nothing is known
             raise TargetError("BrokerUnreachable", self.endpoint.describe(error)) from None
 
@@ -109,6 +124,10 @@ class Publisher:
 
     def _supersede(self, ids: Sequence[str], broker: Broker) -> Mapping[str, Observation]:
         return broker.supersede(ids) if self._contact(broker) else {}
+
+    def _look(self, queue: str, broker: Broker) -> Backlog | None:
+        self._contact(broker)
+        return broker.look(queue)
 
     def _contact(self, broker: Broker) -> bool:
         keeps_records = broker.contact()

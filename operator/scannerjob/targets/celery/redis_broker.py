@@ -16,7 +16,7 @@ from kombu.utils.json import dumps
 from redis import Redis
 from redis.exceptions import ResponseError
 
-from scannerjob.model.facts import Fact, Observation, Send
+from scannerjob.model.facts import Backlog, Fact, Observation, Send
 from scannerjob.model.spec import CeleryTarget as CelerySpec
 from scannerjob.targets.celery.delivery import Delivery
 from scannerjob.targets.celery.endpoint import Endpoint
@@ -165,6 +165,10 @@ class RedisBroker:
                 pipe.evalsha(self._supersede, 1, record_key(each), _KEPT)
             states = pipe.execute()
         return {each: _superseded(state) for each, state in zip(ids, states, strict=True)}
+
+    def look(self, queue: str) -> Backlog | None:
+        """What waits in a queue, which is a list for each priority."""
+        return Backlog(queue, self._channel._size(queue))
 
     def close(self) -> None:
         """Drop the connection."""

@@ -13,11 +13,11 @@ from kombu.connection import Connection
 from kombu.transport import sqlalchemy as kombu_sqlalchemy
 from kombu.transport.sqlalchemy.models import metadata
 from kombu.utils.json import dumps
-from sqlalchemy import URL, Table, insert, select
+from sqlalchemy import URL, Table, func, insert, select
 from sqlalchemy import Connection as Transaction
 from sqlalchemy.exc import OperationalError
 
-from scannerjob.model.facts import Fact, Observation, Send
+from scannerjob.model.facts import Backlog, Fact, Observation, Send
 from scannerjob.model.spec import CeleryTarget as CelerySpec
 from scannerjob.targets.celery.database import open_engine
 from scannerjob.targets.celery.delivery import Delivery
@@ -112,6 +112,17 @@ class SqlBroker:
     def supersede(self, ids: Sequence[str]) -> Mapping[str, Observation]:
         """Nothing: there are no records of sends here."""
         return {}
+
+    def look(self, queue: str) -> Backlog | None:
+        """What waits in a queue: messages that were taken stay, but are visible no more."""
+        of_queue = self._messages.join(self._queues, self._messages.c.queue_id == self._queues.c.id)
+        waiting = (
+            select(func.count())
+            .select_from(of_queue)
+            .where(self._queues.c.name == queue, self._messages.c.visible)
+        )
+        with self._engine.connect() as transaction:
+            return Backlog(queue, int(transaction.scalar(waiting) or 0))
 
     def close(self) -> None:
         """Drop the connection."""

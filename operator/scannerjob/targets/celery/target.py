@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
 
-from scannerjob.model.facts import Observation, Send, Sightings, TargetTraits
+from scannerjob.clock import boottime
+from scannerjob.model.facts import Backlog, Observation, Send, Sightings, TargetTraits
 from scannerjob.model.ledger import Item
 from scannerjob.model.spec import CeleryTarget as CelerySpec
 from scannerjob.targets.celery.events import Watch
@@ -15,6 +16,8 @@ from scannerjob.targets.celery.redis_broker import RETENTION
 
 # Some time before its record may be gone, a launch is no longer sent again.
 _RESEND_WITHIN = RETENTION - timedelta(hours=1)
+# Seconds between two looks at the queue.
+_LOOK_EVERY, _AFTER_A_VAIN_LOOK = 10.0, 60.0
 
 
 class CeleryTarget:
@@ -37,6 +40,8 @@ class CeleryTarget:
         self._celery = celery
         self._life_margin = life_margin
         self._watch = watch
+        self._backlog: Backlog | None = None
+        self._next_look = 0.0
 
     @property
     def traits(self) -> TargetTraits:
@@ -70,9 +75,24 @@ class CeleryTarget:
         hinted = self._watch is not None and self._watch.take(ids)
         if ids:
             await self._publisher.learn()
+        backlog = await self._look() if ids else None
         if not ids or self._outcomes is None:
-            return Sightings(hinted=hinted)
-        return Sightings(await self._outcomes.read(list(ids)), hinted=hinted)
+            return Sightings(backlog=backlog, hinted=hinted)
+        seen = await self._outcomes.read(list(ids))
+        return Sightings(seen, backlog=backlog, hinted=hinted)
+
+    async def _look(self) -> Backlog | None:
+        """The queue as it was a moment ago: it is looked at now and then.
+
+        A broker that does not tell is not asked again soon: rows and results settle launches even
+        while it hangs.
+        """
+        queue = self._celery.queue
+        if self._celery.exchange is None and boottime() >= self._next_look:
+            self._backlog = await self._publisher.look(queue)
+            rest = _LOOK_EVERY if self._backlog else _AFTER_A_VAIN_LOOK
+            self._next_look = boottime() + rest
+        return self._backlog
 
     async def launch(self, sends: Sequence[Send], deadline: float) -> Mapping[str, Observation]:
         """Publish one task per send, none after `deadline`; says of each what is known."""
