@@ -1,16 +1,19 @@
 """Runs the benchmarks and prints their tables: all, or those that are named."""
 
 import argparse
+import logging
 from collections.abc import Callable
 
 from rich.console import Console
 
-from benchmarks import idle, jobs, poll, publish, scale
+from benchmarks import hung, idle, jobs, outcomes, poll, publish, scale
 from benchmarks.table import Table
 
 BENCHMARKS: dict[str, Callable[[], Table]] = {
     "poll": poll.run,
     "publish": publish.run,
+    "outcomes": outcomes.run,
+    "hung": hung.run,
     "idle": idle.run,
     "refill": jobs.refill,
     "burst": jobs.burst,
@@ -24,6 +27,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", choices=[[], *BENCHMARKS], metavar="NAME")
     names = parser.parse_args().names or list(BENCHMARKS)
+    logging.basicConfig(level=logging.ERROR)  # that a hung broker hangs is no news here
     console = Console(soft_wrap=True)
     failed = False
     for name in names:

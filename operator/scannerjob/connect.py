@@ -1,40 +1,55 @@
-"""From a spec's references to what they stand for: Secrets become URLs, URLs become connections."""
+"""From a spec's references to what they stand for: what Secrets hold becomes connections."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
-from scannerjob.model.spec import Connection, ScannerJobSpec
+from scannerjob.logs import hide
+from scannerjob.model.spec import Connection, ScannerJobSpec, SecretKeyRef
 from scannerjob.ports import ConfigurationError, Connections, Ref, Snapshot
 from scannerjob.secrets import Secrets
-from scannerjob.sources import Databases
-from scannerjob.targets.celery import Brokers
+from scannerjob.sources import Databases, SqlSource
+from scannerjob.targets.celery import Brokers, CeleryTarget
 from scannerjob.targets.job import JobTargets
+from scannerjob.tls import CertificateFiles, Certificates, files_of
 
 
 @dataclass(frozen=True)
-class _Urls:
+class _Access:
+    """What the Secrets of one connection hold; equal certificates are the same files."""
+
+    url: str
+    files: CertificateFiles | None = None
+
+
+@dataclass(frozen=True)
+class _Accesses:
     """What the Secrets of a spec hold; no broker for Jobs."""
 
-    database: str
-    broker: str
-    results: str | None
+    database: _Access
+    broker: _Access | None
+    results: _Access | None
+
+    @property
+    def urls(self) -> list[str]:
+        return [each.url for each in (self.database, self.broker, self.results) if each]
 
 
 @dataclass(frozen=True)
 class _Opened:
-    """What was opened, and for which object, spec and URLs."""
+    """What was opened, and for which object, spec and contents of Secrets."""
 
     uid: str
     spec: ScannerJobSpec
-    urls: _Urls
+    accesses: _Accesses
     connections: Connections
 
     @property
-    def made_from(self) -> tuple[str, ScannerJobSpec, _Urls]:
-        return self.uid, self.spec, self.urls
+    def made_from(self) -> tuple[str, ScannerJobSpec, _Accesses]:
+        return self.uid, self.spec, self.accesses
 
 
 def _nobody(ref: Ref) -> None:
@@ -42,12 +57,12 @@ def _nobody(ref: Ref) -> None:
 
 
 class SecretConnector:
-    """Connects every ScannerJob to what its Secrets name; equal URLs share their pools.
+    """Connects every ScannerJob to what its Secrets name; equal ones share their pools.
 
     Secrets are asked for at each `connect`, so that a rotated one is used without a restart; what
-    is open stays open as long as spec and URLs are the same. `in_cluster` refuses what belongs to
-    one machine (SQLite files) or is too powerful (a superuser's role). Without `jobs` there is no
-    cluster to launch Jobs in.
+    is open stays open as long as the spec and what they hold are the same. `in_cluster` refuses
+    what belongs to one machine (files) or is too powerful (a superuser's role). Without `jobs`
+    there is no cluster to launch Jobs in.
 
     `wake` is called, in any thread, for a ScannerJob of which a launch may have ended.
     """
@@ -64,27 +79,21 @@ class SecretConnector:
 
     async def connect(self, snapshot: Snapshot, spec: ScannerJobSpec) -> Connections:
         """The source and target of this spec. Raises ConfigurationError naming field and Secret."""
-        ref, celery = snapshot.ref, spec.celery
-        urls = _Urls(
-            database=await self._url(ref, "spec.database", spec.database),
-            broker=await self._url(ref, "spec.celery.broker", celery.broker) if celery else "",
-            results=await self._optional_url(
-                ref, "spec.celery.resultBackend", celery.result_backend if celery else None
-            ),
-        )
-        opened = self._opened.get(ref)
-        made_from = (snapshot.uid, spec, urls)
+        accesses = await self._accesses(snapshot.ref, spec)
+        hide(snapshot.ref, *accesses.urls)
+        opened = self._opened.get(snapshot.ref)
+        made_from = (snapshot.uid, spec, accesses)
         if opened is None or opened.made_from != made_from:
-            opened = _Opened(*made_from, self._open(snapshot, spec, urls))
-            self._opened[ref] = opened
+            opened = _Opened(*made_from, self._open(snapshot, spec, accesses))
+            self._opened[snapshot.ref] = opened
         return opened.connections
 
     def forget(self, ref: Ref) -> None:
         """Close what is open for this ScannerJob, and read its Secrets anew."""
         opened = self._opened.pop(ref, None)
         if opened is not None:
-            for connection in _connections_of(opened.spec):
-                self._secrets.forget(ref.namespace, connection.url_secret_ref.name)
+            for name in _secrets_of(opened.spec):
+                self._secrets.forget(ref.namespace, name)
 
     async def close(self) -> None:
         """Close all pools and threads."""
@@ -92,11 +101,12 @@ class SecretConnector:
         self._brokers.close()
         self._databases.close()
 
-    def _open(self, snapshot: Snapshot, spec: ScannerJobSpec, urls: _Urls) -> Connections:
-        source = self._databases.open(urls.database, spec)
-        if spec.job is None:
+    def _open(self, snapshot: Snapshot, spec: ScannerJobSpec, accesses: _Accesses) -> Connections:
+        source = self._open_database(accesses.database, spec)
+        if accesses.broker:
             wake = partial(self._wake, snapshot.ref)
-            return Connections(source, self._brokers.open(urls.broker, urls.results, spec, wake))
+            target = self._open_broker(accesses.broker, accesses.results, spec, wake)
+            return Connections(source, target)
         if self._jobs is None:
             raise ConfigurationError(
                 "NotSupported", "spec.job: Kubernetes Jobs are launched by the operator only"
@@ -106,34 +116,84 @@ class SecretConnector:
     def _wake(self, ref: Ref) -> None:
         self.wake(ref)
 
-    async def _optional_url(
-        self, ref: Ref, field: str, connection: Connection | None
-    ) -> str | None:
-        return None if connection is None else await self._url(ref, field, connection)
+    def _open_database(self, database: _Access, spec: ScannerJobSpec) -> SqlSource:
+        with _named("spec.database"):
+            return self._databases.open(database.url, spec, database.files)
 
-    async def _url(self, ref: Ref, field: str, connection: Connection) -> str:
-        if connection.tls_secret_ref is not None:
-            message = f"{field}.tlsSecretRef is not supported yet by this version"
-            raise ConfigurationError("NotSupported", message)
-        wanted = connection.url_secret_ref
-        try:
-            secret = await self._secrets.get(ref.namespace, wanted.name)
-        except ConfigurationError as error:
-            raise ConfigurationError(error.reason, f"{field}.urlSecretRef: {error}") from None
+    def _open_broker(
+        self,
+        broker: _Access,
+        results: _Access | None,
+        spec: ScannerJobSpec,
+        wake: Callable[[], None],
+    ) -> CeleryTarget:
+        return self._brokers.open(
+            broker.url,
+            results.url if results else None,
+            spec,
+            wake,
+            broker_files=broker.files,
+            result_backend_files=results.files if results else None,
+        )
+
+    async def _accesses(self, ref: Ref, spec: ScannerJobSpec) -> _Accesses:
+        celery = spec.celery
+        return _Accesses(
+            database=await self._access(ref, "spec.database", spec.database),
+            broker=await self._access(ref, "spec.celery.broker", celery.broker) if celery else None,
+            results=await self._access(ref, "spec.celery.resultBackend", celery.result_backend)
+            if celery and celery.result_backend
+            else None,
+        )
+
+    async def _access(self, ref: Ref, field: str, connection: Connection) -> _Access:
+        url = await self._url(ref, f"{field}.urlSecretRef", connection.url_secret_ref)
+        if connection.tls_secret_ref is None:
+            return _Access(url)
+        name = connection.tls_secret_ref.name
+        return _Access(url, await self._files(ref, f"{field}.tlsSecretRef", name))
+
+    async def _url(self, ref: Ref, field: str, wanted: SecretKeyRef) -> str:
+        secret = await self._secret(ref, field, wanted.name)
         if wanted.key not in secret:
             there = ", ".join(sorted(secret)) or "nothing"
             message = (
-                f"{field}.urlSecretRef: Secret {ref.namespace}/{wanted.name} has no key "
-                f"{wanted.key}; it has {there}"
+                f"{field}: Secret {ref.namespace}/{wanted.name} has no key {wanted.key}; it has "
+                f"{there}"
             )
             raise ConfigurationError("SecretNotFound", message)
         return _text(secret[wanted.key], field)
 
+    async def _files(self, ref: Ref, field: str, name: str) -> CertificateFiles:
+        secret = await self._secret(ref, field, name)
+        try:
+            return files_of(Certificates.from_secret(secret))
+        except ConfigurationError as error:
+            # It may be half of a rotation: have it read anew the next time.
+            self._secrets.forget(ref.namespace, name)
+            message = f"{field}: Secret {ref.namespace}/{name} {error}"
+            raise ConfigurationError(error.reason, message) from None
 
-def _connections_of(spec: ScannerJobSpec) -> list[Connection]:
+    async def _secret(self, ref: Ref, field: str, name: str) -> Mapping[str, bytes]:
+        with _named(field):
+            return await self._secrets.get(ref.namespace, name)
+
+
+@contextmanager
+def _named(field: str) -> Iterator[None]:
+    try:
+        yield
+    except ConfigurationError as error:
+        raise ConfigurationError(error.reason, f"{field}: {error}") from None
+
+
+def _secrets_of(spec: ScannerJobSpec) -> Iterator[str]:
     celery = spec.celery
     of_celery = [celery.broker, celery.result_backend] if celery else []
-    return [connection for connection in (spec.database, *of_celery) if connection]
+    for connection in filter(None, (spec.database, *of_celery)):
+        yield connection.url_secret_ref.name
+        if connection.tls_secret_ref:
+            yield connection.tls_secret_ref.name
 
 
 def _text(content: bytes, field: str) -> str:
@@ -141,5 +201,5 @@ def _text(content: bytes, field: str) -> str:
     try:
         return content.decode().strip()
     except UnicodeDecodeError:
-        message = f"{field}.urlSecretRef: the Secret's value is not UTF-8 text"
+        message = f"{field}: the Secret's value is not UTF-8 text"
         raise ConfigurationError("InvalidURL", message) from None

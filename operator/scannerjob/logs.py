@@ -4,10 +4,24 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 import time
+from collections.abc import Hashable
+from types import TracebackType
+
+log = logging.getLogger(__name__)
 
 # A bug's traceback follows its line; a person's mistake never has one.
 _LINE = "%(asctime)sZ %(levelname)s %(message)s"
+
+# The URLs in use, by who uses them. What an adapter says of an error is scrubbed where it is made;
+# but whatever a bug raises, anywhere, may quote what it stumbled over.
+_hidden: dict[Hashable, tuple[str, ...]] = {}
+
+
+def hide(user: Hashable, *urls: str) -> None:
+    """Show no password of these URLs in any traceback; they replace those of the same user."""
+    _hidden[user] = urls
 
 
 class _OneLine(logging.Formatter):
@@ -21,11 +35,33 @@ class _OneLine(logging.Formatter):
         record.message = " ".join(record.message.split("\n"))
         return super().formatMessage(record)
 
+    def formatException(self, ei: logging._SysExcInfoType) -> str:
+        from scannerjob.urls import scrub
+
+        traceback = super().formatException(ei)
+        return scrub(traceback, *(url for urls in _hidden.values() for url in urls))
+
 
 def set_up_logging(level: int = logging.INFO) -> None:
-    """Log what ScannerJob does from `level` on, and of its libraries only what is a warning."""
+    """Log what ScannerJob does from `level` on, and of its libraries only what is a warning.
+
+    What nobody catches is logged too, with its traceback.
+    """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_OneLine(_LINE, datefmt="%Y-%m-%dT%H:%M:%S"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("scannerjob").setLevel(level)
     logging.captureWarnings(True)
+    sys.excepthook = _tell_end
+    threading.excepthook = _tell_end_of_thread
+
+
+def _tell_end(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, error, trace)
+    else:
+        log.critical("a bug has ended this process", exc_info=(kind, error, trace))
+
+
+def _tell_end_of_thread(ended: threading.ExceptHookArgs) -> None:
+    log.critical("a bug has ended a thread", exc_info=ended.exc_value)

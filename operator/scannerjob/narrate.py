@@ -30,13 +30,17 @@ def tell_launched(ref: Ref, outcomes: Sequence[Observation], ledger: Ledger, cap
 
 
 def tell_waiting(ref: Ref, before: Ledger, after: Ledger) -> None:
-    """Which rows have to wait after a failure or a loss."""
-    waiting = _newly(Phase.WAITING, before, after)
-    for item in waiting[:_MAX_ROWS]:
-        again = format_time(item.until)
-        log.warning("%s: row %s: %s; to be tried again at %s", ref, item.key, item.reason, again)
-    if len(waiting) > _MAX_ROWS:
-        log.warning("%s: the same of %d more rows", ref, len(waiting) - _MAX_ROWS)
+    """Which rows have to wait after a failure or a loss, or are launched again without a wait."""
+    _tell_again(ref, _newly(Phase.WAITING, before, after))
+    _tell_again(ref, _relaunched(before, after))
+
+
+def _tell_again(ref: Ref, items: Sequence[Item]) -> None:
+    for item in items[:_MAX_ROWS]:
+        again = f"at {format_time(item.until)}" if item.phase is Phase.WAITING else "at once"
+        log.warning("%s: row %s: %s; to be tried again %s", ref, item.key, item.reason, again)
+    if len(items) > _MAX_ROWS:
+        log.warning("%s: the same of %d more rows", ref, len(items) - _MAX_ROWS)
 
 
 def tell_parked(
@@ -75,6 +79,12 @@ def _newly(phase: Phase, before: Ledger, after: Ledger) -> list[Item]:
     """The rows that are in this phase and were not."""
     there = {item.id for item in before.items if item.phase is phase}
     return [item for item in after.items if item.phase is phase and item.id not in there]
+
+
+def _relaunched(before: Ledger, after: Ledger) -> list[Item]:
+    """The rows of which one launch has ended and the next is claimed, in the same write."""
+    was_out = {item.key: item.id for item in before.outstanding}
+    return [item for item in after.outstanding if was_out.get(item.key, item.id) != item.id]
 
 
 def _parked(parked: Sequence[Item]) -> Notice:

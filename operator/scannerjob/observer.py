@@ -36,7 +36,8 @@ from scannerjob.workerwatch import WorkerWatch
 log = logging.getLogger(__name__)
 
 _DELETING = Hold("Deleting", "the ScannerJob is being deleted; what is out goes on")
-_AUTHENTICATION_FAILED = "AuthenticationFailed"
+# What a Secret holds may have been replaced.
+_REFUSED_SECRETS = ("AuthenticationFailed", "TLSFailed")
 
 
 class Observer:
@@ -198,7 +199,7 @@ class Observer:
         return await source.fetch(rows, unclear) if unclear else rows
 
     def _database_failed(self, error: SourceError) -> None:
-        if error.reason == _AUTHENTICATION_FAILED:
+        if error.reason in _REFUSED_SECRETS:
             self._connector.forget(self._ref)
         rest = self.database.failed(error.reason, str(error), self._clock.boottime())
         log.warning("%s: %s: %s; next try in %.0f s", self._ref, error.reason, error, rest)

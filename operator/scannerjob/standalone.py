@@ -11,6 +11,7 @@ from typing import Any
 
 from scannerjob.connect import SecretConnector
 from scannerjob.engine import Engine
+from scannerjob.logs import hide
 from scannerjob.peers import Backoff
 from scannerjob.ports import Ref, UnknownOutcomeError
 from scannerjob.secrets import DirectorySecrets
@@ -30,6 +31,7 @@ async def run(documents: Iterable[Mapping[str, Any]], secrets: Path, state: str)
     its database does not answer nothing is launched, and it is tried again.
     """
     stop = _stop_signals()
+    hide("--state", state)
     store = SqlStore(state)
     connector = SecretConnector(DirectorySecrets(secrets), in_cluster=False)
     engine = Engine(store, connector)

@@ -24,11 +24,12 @@ _DRIVERS = {
     "mariadb+pymysql": "mysql+pymysql",
     "sqlite": "sqlite",
 }
-_TLS_FILES = {
+TLS_FILES = {
     "postgresql": frozenset({"sslrootcert", "sslcert", "sslkey"}),
     "mysql": frozenset({"ssl_ca", "ssl_cert", "ssl_key"}),
     "sqlite": frozenset[str](),
 }
+"""The options by which each names certificates: files of the machine that we run on."""
 # Other options can have a driver read files and programs of this machine, or change how we read.
 _OPTIONS = {
     "postgresql": frozenset({"sslmode", "application_name", "target_session_attrs"}),
@@ -48,6 +49,8 @@ _EXAMPLE = "DIALECT://USER:PASSWORD@HOST:PORT/DATABASE"
 _MASK = "***"
 # Shorter parts of a password tell little, and stand in many a harmless word.
 _TELLING = 4
+# As much of a password is not told by chance: what begins like it is a part of it.
+_BEGINNING = 12
 _MAX_LINE = 500
 
 
@@ -63,7 +66,9 @@ def parse_database_url(text: str, *, allow_sqlite: bool = True) -> URL:
     if driver is None or (driver == "sqlite" and not allow_sqlite):
         raise _invalid(f"must begin with {_accepted(allow_sqlite)}")
     url = url.set(drivername=driver)
-    if not url.database or url.database == ":memory:":
+    # The host in the URL of a file is a part of its path, or another database was meant.
+    misread = driver == "sqlite" and (url.host or url.username)
+    if misread or not url.database or url.database == ":memory:":
         raise _invalid(f"names no database: expected {_expected(url)}")
     _check_options(url, allow_files=allow_sqlite)
     return url
@@ -90,10 +95,32 @@ def host_of(url: str) -> str:
 
 def scrub(text: str, *urls: str) -> str:
     """The text without the passwords of these URLs, however they are encoded in it."""
-    secrets = {form for url in urls for secret in _secrets(url) for form in _forms(secret)}
-    for secret in sorted(filter(None, secrets), key=len, reverse=True):
+    forms = {form for url in urls for secret in _secrets(url) for form in _forms(secret)}
+    secrets = sorted(filter(None, forms), key=len, reverse=True)
+    for secret in secrets:
         text = text.replace(secret, _MASK)
+    for secret in secrets:
+        text = _without_beginnings(text, secret)
     return text
+
+
+def _without_beginnings(text: str, secret: str) -> str:
+    """Not even a part of a secret that was too long to be quoted whole."""
+    done, head = "", secret[:_BEGINNING]
+    while len(head) == _BEGINNING and head in text:
+        before, _, _ = text.partition(head)
+        done, text = done + before + _MASK, text[len(before) :]
+        told = next(n for n in range(len(secret), 0, -1) if text.startswith(secret[:n]))
+        text = text[told:]
+    return done + text
+
+
+def without_userinfo(said: str) -> str:
+    """What somebody else wrote, without user and password of any URL in it.
+
+    A URL that was taken for a path has lost one of its slashes.
+    """
+    return re.sub(r"(?<=\w:/)(/?)\S*@", r"\1***@", said)
 
 
 def error_line(said: str, url: str) -> str:
@@ -120,7 +147,9 @@ def _parse(text: str) -> URL:
     # An @ that does not end the userinfo belongs to a password which was not encoded: the parser
     # has taken the rest of it for the host, or for the database.
     stray = text.count("@") != (url.username is not None)
-    if not alike or not text.isprintable() or (stray and _family(url) != "sqlite"):
+    # Clients written in C take a %00 for the end, and the default host for what it keeps from them.
+    whole = text.isprintable() and "%00" not in text
+    if not alike or not whole or (stray and _family(url) != "sqlite"):
         raise _unreadable()
     return url
 
@@ -163,8 +192,10 @@ def _expected(url: URL) -> str:
 
 def _check_options(url: URL, *, allow_files: bool) -> None:
     family = _family(url)
-    known = _OPTIONS[family] | (_TLS_FILES[family] if allow_files else frozenset())
+    known = _OPTIONS[family] | (TLS_FILES[family] if allow_files else frozenset())
     if not known.issuperset(url.query):
+        if TLS_FILES[family] & url.query.keys():
+            raise _invalid("names files of the operator's machine: use tlsSecretRef")
         accepted = ", ".join(sorted(known)) or "none"
         raise _invalid(f"has an option that is not accepted here; accepted: {accepted}")
 
@@ -208,4 +239,4 @@ def _forms(secret: str) -> Iterator[str]:
     decoded = unquote(secret)
     yield from (secret, decoded, unquote_plus(secret))
     yield from (quote(decoded), quote(decoded, safe=""), quote_plus(decoded))
-    yield repr(decoded)[1:-1]
+    yield from (repr(decoded)[1:-1], repr(decoded.encode())[2:-1])

@@ -212,6 +212,13 @@ def test_the_operator_cannot_write_to_its_image_and_has_time_to_stop() -> None:
     assert deployment()["template"]["spec"]["terminationGracePeriodSeconds"] == 60
 
 
+def test_keys_are_written_to_memory_alone() -> None:
+    (mount,) = container()["volumeMounts"]
+    (volume,) = deployment()["template"]["spec"]["volumes"]
+    assert mount == {"name": volume["name"], "mountPath": "/tmp"}
+    assert volume["emptyDir"]["medium"] == "Memory"
+
+
 def test_the_image_is_the_charts_version_unless_a_tag_or_a_digest_is_given() -> None:
     digest = "sha256:" + "a" * 64
     assert container()["image"] == f"scannerjob-operator:{chart()['appVersion']}"

@@ -127,6 +127,17 @@ def test_messages_are_what_a_celery_producer_writes(
     assert set(client.keys("_kombu*")) == names
 
 
+def test_a_long_row_is_sent_whole_and_shown_in_part(redis_url: str, client: redis.Redis) -> None:
+    send = make_send({"text": "long " * 10_000})
+
+    assert facts(launch(opened(redis_url), [send])) == ACCEPTED
+
+    (message,) = drain(client).values()
+    assert message["body"][1] == send.row.values
+    assert message["headers"]["kwargsrepr"].startswith("{'text': 'long long ")
+    assert len(message["headers"]["kwargsrepr"]) == 1024
+
+
 def drain(client: redis.Redis) -> dict[str, Any]:
     """All messages by queue, without what differs from message to message; removes them."""
     found = {}

@@ -76,7 +76,7 @@ QUERY = "SELECT id AS pdf_id FROM pdf WHERE done = 0 ORDER BY id"
 class Site:
     """One application: a database with rows to do, and what it takes to have them done."""
 
-    def __init__(self, folder: Path, database_url: str) -> None:
+    def __init__(self, folder: Path, database_url: str, tasks: str = _TASKS) -> None:
         self.folder = folder
         self.database_url = database_url
         self.secrets = folder / "secrets"
@@ -86,7 +86,7 @@ class Site:
         with self._engine.begin() as connection:
             for table in _TABLES:
                 connection.execute(text(table))
-        (folder / "tasks.py").write_text(_TASKS)
+        (folder / "tasks.py").write_text(tasks)
         self.put_secret("app-db", database_url)
 
     def put_secret(self, name: str, url: str) -> None:
@@ -147,12 +147,21 @@ class Site:
         return "".join(file.read_text() for file in sorted(self.folder.glob("scanner-*.log")))
 
     def worker(
-        self, broker: str, *, work: float = 0.1, results: str | None = None, concurrency: int = 2
+        self,
+        broker: str,
+        *,
+        work: float = 0.1,
+        results: str | None = None,
+        concurrency: int = 2,
+        queues: Sequence[str] = (),
+        env: Mapping[str, str] | None = None,
     ) -> CeleryWorker:
         """A Celery worker for the tasks, not yet started."""
-        env = {"BROKER": broker, "DATABASE": self.database_url, "WORK": str(work)}
+        env = {"BROKER": broker, "DATABASE": self.database_url, "WORK": str(work), **(env or {})}
         env |= {"RESULTS": results} if results else {}
-        return CeleryWorker(self.folder / "tasks.py", env=env, concurrency=concurrency)
+        return CeleryWorker(
+            self.folder / "tasks.py", env=env, concurrency=concurrency, queues=queues
+        )
 
     def done(self) -> list[int]:
         """The rows that are done."""

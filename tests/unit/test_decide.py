@@ -330,6 +330,14 @@ class TestLapses:
         assert (only(decision).attempt, only(decision).reason) == (1, "NeverStarted")
         assert only(decision).until == NOW
 
+    def test_why_it_is_launched_again_stands_in_its_claim(self) -> None:
+        out = ledger(item("a", until=ago(1)))
+
+        decision = decided(bounded(), out, facts(rows("a")))
+
+        assert sent(decision) == [("a", "new-1", 1)]
+        assert (only(decision).attempt, only(decision).reason) == (1, "NeverStarted")
+
     @pytest.mark.parametrize(("fact", "attempt"), [(Fact.STARTED, 2), (Fact.NOT_STARTED, 1)])
     def test_what_the_target_saw_of_it_decides(self, fact: Fact, attempt: int) -> None:
         out = ledger(item("a", until=ago(1)), last_settled=ago(30))

@@ -125,6 +125,16 @@ def test_rows_out_of_attempts_are_named_in_one_notice_with_the_last_reason() -> 
     assert parked(before, before) == []
 
 
+def test_a_row_that_never_started_is_named_though_it_is_launched_again_at_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    before = ledger(item("[17]"), item("[18]"), item("[19]", Phase.WAITING, reason="Lost"))
+    again = replace(item("[17]", Phase.CLAIMED, reason="NeverStarted"), id="id-new")
+    due = replace(item("[19]", Phase.CLAIMED, reason="Lost"), id="id-newer")
+    tell_waiting(REF, before, ledger(again, item("[18]"), due))
+    assert caplog.messages == ["docs/pdf-pages: row [17]: NeverStarted; to be tried again at once"]
+
+
 def test_a_thousand_rows_that_fail_at_once_are_one_notice_and_a_few_lines(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

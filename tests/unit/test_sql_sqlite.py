@@ -399,7 +399,7 @@ def test_a_file_that_is_no_database_is_named(path: Path, sqlite_url: str) -> Non
 
 def test_nothing_can_be_written_whatever_the_parser_thinks(url: str, tmp_path: Path) -> None:
     other = tmp_path / "other.sqlite"
-    engine = SQLite().engine(make_url(url))
+    engine = SQLite().engine(make_url(url), {})
     with engine.connect() as connection:
         for statement in ("DELETE FROM pdf", "CREATE TABLE x (y)", f"ATTACH '{other}' AS o"):
             with pytest.raises(DBAPIError, match=r"readonly|not authorized"):

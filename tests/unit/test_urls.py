@@ -11,6 +11,7 @@ from scannerjob.urls import (
     host_of,
     parse_database_url,
     scrub,
+    without_userinfo,
 )
 
 CANARY = "s3cr3t"
@@ -76,6 +77,9 @@ def test_harmless_options_are_kept(option: str) -> None:
         "sqlite://",
         "sqlite:///:memory:",
         "sqlite:///file:x?mode=rwc&uri=true",
+        f"sqlite://u:{CANARY}@host/db",
+        f"sqlite://host/{CANARY}",
+        f"postgresql://u:a%00{CANARY}@host/db",
     ],
 )
 def test_what_is_refused_is_not_shown(text: str) -> None:
@@ -214,11 +218,38 @@ def test_what_is_said_of_an_error_is_one_line_without_user_and_password() -> Non
     assert error_line(" \n", url) == "no reason was given"
 
 
+def test_a_long_password_that_is_not_quoted_whole_is_not_shown_in_part() -> None:
+    url = "redis://:a%2Ftoken+as-of-cloud-providers@h/0"
+    assert scrub("args: 'a/token+as-of-cl' 'a%2Ftoken+as' a/token", url) == (
+        "args: '***' '***' a/token"
+    )
+
+
+def test_a_password_in_the_text_of_bytes_is_not_shown() -> None:
+    password = "pass wörd/of €"
+    said = f"Protocol Error: {password.encode()!r}, {password!r}"
+    assert scrub(said, "redis://:pass%20w%C3%B6rd%2Fof%20%E2%82%AC@h/0") == (
+        "Protocol Error: b'***', '***'"
+    )
+
+
 def test_a_password_where_a_long_message_is_cut_is_not_shown_in_part() -> None:
     for length in range(485, 501):
         line = error_line("x" * length + " hunter2hunter2", "postgresql://u:hunter2hunter2@db/app")
         assert "hun" not in line
         assert len(line) <= 500
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("no postgresql://u:s3@cr/t@db/app here", "no postgresql://***@db/app here"),
+        ("postgresql:/u:s3cr3t@db/app: cannot be read", "postgresql:/***@db/app: cannot be read"),
+        ("mail a:b@c, see https://db.example/x", "mail a:b@c, see https://db.example/x"),
+    ],
+)
+def test_urls_in_what_others_wrote_show_no_userinfo(said: str, shown: str) -> None:
+    assert without_userinfo(said) == shown
 
 
 def test_a_url_without_a_user_masks_nothing() -> None:

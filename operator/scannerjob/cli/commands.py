@@ -7,15 +7,33 @@ import sys
 from enum import StrEnum
 from importlib.metadata import version as installed_version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 if TYPE_CHECKING:
     from scannerjob.cli.documents import Document
 
+
+class _Commands(TyperGroup):
+    """Quotes what was typed in a wrong place, but for the passwords of URLs."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            # Some versions of Typer bring classes of their own for what a person typed.
+            if isinstance(said := getattr(error, "message", None), str):
+                from scannerjob.urls import without_userinfo
+
+                vars(error)["message"] = without_userinfo(said)
+            raise
+
+
 app = typer.Typer(
     name="scannerjob",
+    cls=_Commands,
     help="Looks in a database for work and launches each row once, never more than N at a time.",
     no_args_is_help=True,
     add_completion=False,
@@ -165,6 +183,8 @@ def _load(files: list[Path], namespace: str, *, in_cluster: bool = True) -> list
 
 def _refuse(problems: list[str] | tuple[str, ...]) -> NoReturn:
     """What was given cannot be used: one line for each problem, and exit code 2."""
+    from scannerjob.urls import without_userinfo
+
     for problem in problems:
-        print(problem, file=sys.stderr)
+        print(without_userinfo(problem), file=sys.stderr)
     raise typer.Exit(2)

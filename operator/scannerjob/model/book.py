@@ -63,12 +63,12 @@ class Book:
 
     # Taking a slot.
 
-    def claim(self, row: Row, attempt: int, launch_id: str) -> Send:
-        """Record a launch of this row before it happens."""
+    def claim(self, row: Row, attempt: int, launch_id: str, reason: str | None = None) -> Send:
+        """Record a launch of this row before it happens; `reason` is why there is one more."""
         lifetime = self.lifetime()
         until = whole(self.now + lifetime) if lifetime else None
         item = Item(row.key, launch_id, Phase.CLAIMED, attempt, 1, self.second, until=until)
-        return self._send(item, row)
+        return self._send(replace(item, reason=reason), row)
 
     def claim_again(self, item: Item, row: Row) -> Send:
         """Record that the same launch is sent once more: the same id, and a count of its own."""

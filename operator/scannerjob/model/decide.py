@@ -142,7 +142,7 @@ def _retry(book: Book, facts: Facts, new_id: Callable[[], str]) -> Iterator[Send
         row = _row_of(item, facts)
         due = item.until is None or item.until <= book.now
         if due and row and book.slot_is_free():
-            yield book.claim(row, item.attempt, new_id())
+            yield book.claim(row, item.attempt, new_id(), item.reason)
 
 
 def _new_rows(book: Book, facts: Facts) -> Iterator[Row]:

@@ -86,7 +86,7 @@ class Backlog:
 class Sightings:
     """What a target told: of the launches it was asked about, by id, and of others.
 
-    `hold` is a reason seen there to launch nothing; `backlog` what it was last seen to have.
+    `hold` is a reason seen there to launch nothing; `backlog` what waits there for workers.
     `hinted`: some of them may have ended, which is a reason to look at their rows now, and proves
     nothing.
     """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,8 +43,11 @@ class Dialect(abc.ABC):
     """Whether the driver would otherwise fetch a result whole."""
 
     @abc.abstractmethod
-    def engine(self, url: URL) -> Engine:
-        """An engine with at most POOL_SIZE connections, in autocommit mode; connects to nothing."""
+    def engine(self, url: URL, tls: Mapping[str, Any]) -> Engine:
+        """An engine with at most POOL_SIZE connections, in autocommit mode; connects to nothing.
+
+        `tls` is what the driver is told of TLS, beside the URL.
+        """
 
     @abc.abstractmethod
     def begin(self, connection: Connection, seconds: float, limit: int) -> None:

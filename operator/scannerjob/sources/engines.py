@@ -17,16 +17,19 @@ from scannerjob.ports import SourceError
 from scannerjob.sources.dialects import POOL_SIZE, Dialect, dialect_of
 from scannerjob.sources.sql import SqlSource
 from scannerjob.threads import Threads
+from scannerjob.tls import TLS_FAILED, CertificateFiles, database_arguments, explain
 from scannerjob.urls import endpoint_identity, error_line, host_of, parse_database_url
 
 _Result = TypeVar("_Result")
+# A URL, and the certificates with which it is gone to.
+_Place = tuple[str, CertificateFiles | None]
 
 # The server is given so much longer to end a query by itself, which tells more than our giving up.
 _MARGIN_SECONDS = 1.0
 
 
 class Databases:
-    """The databases of all ScannerJobs: equal URLs share their connections.
+    """The databases of all ScannerJobs: equal URLs with equal certificates share connections.
 
     In a cluster SQLite files and superusers are refused: the first belong to one machine, the
     second could run programs on the database's.
@@ -35,16 +38,19 @@ class Databases:
     def __init__(self, *, in_cluster: bool = False) -> None:
         self._in_cluster = in_cluster
         # A database that no source refers to any more, as after a new password, closes by itself.
-        self._servers: weakref.WeakValueDictionary[str, Server] = weakref.WeakValueDictionary()
+        self._servers: weakref.WeakValueDictionary[_Place, Server] = weakref.WeakValueDictionary()
 
-    def open(self, url: str, spec: ScannerJobSpec) -> SqlSource:
+    def open(
+        self, url: str, spec: ScannerJobSpec, files: CertificateFiles | None = None
+    ) -> SqlSource:
         """The rows of this spec's query; connects to nothing yet. Raises ConfigurationError.
 
-        Keep it as long as spec and URL are the same: it remembers what it learned of the query.
+        Keep it as long as these are the same: it remembers what it learned of the query.
         """
-        server = self._servers.get(url)
+        place = url, files
+        server = self._servers.get(place)
         if server is None:
-            server = self._servers[url] = Server(url, in_cluster=self._in_cluster)
+            server = self._servers[place] = Server(url, files, in_cluster=self._in_cluster)
         return SqlSource(server, spec)
 
     def close(self) -> None:
@@ -59,15 +65,18 @@ class Server:
     A database that hangs keeps its own threads waiting, and nobody else.
     """
 
-    def __init__(self, url: str, *, in_cluster: bool) -> None:
-        """Raises ConfigurationError where the URL cannot be used."""
+    def __init__(
+        self, url: str, files: CertificateFiles | None = None, *, in_cluster: bool
+    ) -> None:
+        """Raises ConfigurationError where the URL cannot be used, or not with certificates."""
         parsed = parse_database_url(url, allow_sqlite=not in_cluster)
         self.in_cluster = in_cluster
         self.identity = endpoint_identity(url)
         self.dialect: Dialect = dialect_of(parsed)
         self._url = url
         self._host = host_of(url)
-        self._engine = self.dialect.engine(parsed)
+        self._files = files
+        self._engine = self.dialect.engine(parsed, database_arguments(parsed, files))
         self._threads = Threads(POOL_SIZE)
         self._finalizer = weakref.finalize(self, self._engine.dispose)
 
@@ -85,7 +94,7 @@ class Server:
             )
         except TimeoutError:
             raise self._late(call, seconds) from None
-        except (SQLAlchemyError, driver_error, UnicodeError) as error:
+        except (SQLAlchemyError, driver_error, OSError, UnicodeError) as error:
             raise self._explained(error, call) from None
         finally:
             call.abandon()
@@ -120,15 +129,25 @@ class Server:
         """An error of SQLAlchemy's or of a driver's, in one line that shows no secret."""
         invalidated = isinstance(error, DBAPIError) and error.connection_invalidated
         cause = error.orig if isinstance(error, DBAPIError) and error.orig else error
+        if meaning := self._explained_by_tls(cause, call):
+            return SourceError(TLS_FAILED, f"{self._host}: {meaning}")
         reason = self.dialect.reason(cause)
         if invalidated or (reason is None and call.stage is not Stage.RUNNING):
             reason = "DatabaseUnreachable"
         if reason == "AuthenticationFailed":
             # What databases say of this names the user.
-            message = "the user or the password is refused, or has no right to this database"
+            message = (
+                "the user or the password is refused, has no right to this database, or none "
+                "without a client certificate"
+            )
         else:
             message = error_line(self.dialect.message(cause), self._url)
         return SourceError(reason or "QueryFailed", f"{self._host}: {message}")
+
+    def _explained_by_tls(self, cause: BaseException, call: _Call) -> str | None:
+        """Not of a query's own error, which may quote anything."""
+        connecting = call.stage is not Stage.RUNNING
+        return explain(self.dialect.message(cause), self._url) if connecting else None
 
 
 class Stage(Enum):

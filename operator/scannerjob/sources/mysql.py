@@ -63,7 +63,7 @@ class MySQL(Dialect):
     placeholder = "%s"
     streams = False
 
-    def engine(self, url: URL) -> Engine:
+    def engine(self, url: URL, tls: Mapping[str, Any]) -> Engine:
         """An engine whose sessions are read-only."""
         return create_engine(
             url,
@@ -76,8 +76,11 @@ class MySQL(Dialect):
             skip_autocommit_rollback=True,
             hide_parameters=True,
             connect_args={
+                **tls,
                 # In any other, two different keys could look the same.
                 "charset": "utf8mb4",
+                # PyMySQL would encode a text as Latin-1; other clients have it in UTF-8.
+                "password": (url.password or "").encode(),
                 "connect_timeout": dialects.CONNECT_SECONDS,
                 "read_timeout": dialects.CONNECT_SECONDS,
                 "write_timeout": dialects.CONNECT_SECONDS,

@@ -54,7 +54,7 @@ class PostgreSQL(Dialect):
     placeholder = "%s"
     streams = True
 
-    def engine(self, url: URL) -> Engine:
+    def engine(self, url: URL, tls: Mapping[str, Any]) -> Engine:
         """An engine that needs no session of its own on the server."""
         engine = create_engine(
             url,
@@ -65,6 +65,7 @@ class PostgreSQL(Dialect):
             hide_parameters=True,
             use_native_hstore=False,
             connect_args={
+                **tls,
                 "connect_timeout": dialects.CONNECT_SECONDS,
                 # A host that vanished says nothing: the kernel must find out.
                 "keepalives_idle": 10,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sqlite3
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +46,9 @@ class SQLite(Dialect):
     placeholder = "?"
     streams = False
 
-    def engine(self, url: URL) -> Engine:
-        """An engine whose connections cannot write."""
+    def engine(self, url: URL, tls: Mapping[str, Any]) -> Engine:
+        """An engine whose connections cannot write; a file needs no TLS."""
+        del tls
         path = Path(str(url.database)).absolute()
         return create_engine(
             "sqlite://",

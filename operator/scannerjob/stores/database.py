@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError
 
 from scannerjob.ports import ConfigurationError
+from scannerjob.tls import database_arguments
 from scannerjob.urls import error_line, host_of, parse_database_url
 
 POOL_SIZE = 8
@@ -56,7 +57,7 @@ class Database:
         with self._engine.connect() as connection:
             yield connection
 
-    def describe(self, error: SQLAlchemyError) -> str:
+    def describe(self, error: Exception) -> str:
         """The first line of what the driver says, without the URL's user and password."""
         cause = error.orig if isinstance(error, DBAPIError) else error
         return error_line(str(cause) or type(cause).__name__, self._text)
@@ -135,7 +136,7 @@ def _is_sqlite(url: URL) -> bool:
 def _engine(url: URL, timeout: float) -> Engine:
     engine = create_engine(
         url,
-        connect_args=_connect_args(url, timeout),
+        connect_args={**_connect_args(url, timeout), **database_arguments(url, None)},
         isolation_level="AUTOCOMMIT",
         pool_size=POOL_SIZE,
         pool_pre_ping=True,
@@ -159,7 +160,11 @@ def _connect_args(url: URL, timeout: float) -> dict[str, Any]:
                 "prepare_threshold": None,
             }
         case _:
-            return {f"{step}_timeout": timeout for step in ("connect", "read", "write")}
+            return {
+                # PyMySQL would encode a text as Latin-1; other clients have it in UTF-8.
+                "password": (url.password or "").encode(),
+                **{f"{step}_timeout": timeout for step in ("connect", "read", "write")},
+            }
 
 
 def _prepare_sqlite(connection: Any, _: Any) -> None:

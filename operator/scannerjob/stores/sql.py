@@ -133,7 +133,7 @@ class SqlStore:
             return await self._threads.run(connect_and_work, self._timeout)
         except TimeoutError:
             raise self._unknown(f"no answer within {self._timeout:g} s") from None
-        except SQLAlchemyError as error:
+        except (SQLAlchemyError, OSError) as error:
             raise self._unknown(self._database.describe(error)) from None
 
     def _unknown(self, what: str) -> UnknownOutcomeError:

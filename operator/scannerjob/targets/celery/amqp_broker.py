@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from ssl import SSLError
 from typing import Any
 
 from amqp import exceptions as amqp
@@ -67,6 +68,7 @@ class AmqpBroker:
         client = Connection(
             self._endpoint.url,
             transport=_Transport,
+            ssl=dict(self._endpoint.tls),
             connect_timeout=_PATIENCE,
             transport_options={"on_blocked": _blocked},
         )
@@ -86,7 +88,7 @@ class AmqpBroker:
         """
         try:
             self._ping()
-        except (amqp.ConnectionError, ConnectionError):
+        except (amqp.ConnectionError, ConnectionError, SSLError):
             self.close()
             self._connect()
         return False

@@ -1,15 +1,16 @@
-"""The brokers and result backends in use: equal URLs share one connection and its thread."""
+"""The brokers and result backends in use: equal Secrets share one connection and its thread."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
 from typing import TypeVar
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
-from sqlalchemy import URL, make_url
+from sqlalchemy import URL
 
 from scannerjob.model.spec import NO_TIME, ScannerJobSpec
 from scannerjob.model.spec import CeleryTarget as CelerySpec
@@ -22,28 +23,33 @@ from scannerjob.targets.celery.messages import reserved_headers
 from scannerjob.targets.celery.outcomes import Outcomes, RedisResults, SqlResults
 from scannerjob.targets.celery.publisher import Publisher
 from scannerjob.targets.celery.redis_broker import RedisBroker
+from scannerjob.targets.celery.server_urls import amqp_tls, redis_tls
 from scannerjob.targets.celery.sql_broker import SqlBroker
 from scannerjob.targets.celery.target import CeleryTarget
-from scannerjob.urls import host_of, parse_database_url
+from scannerjob.tls import CertificateFiles, database_arguments
+from scannerjob.urls import parse_database_url
 
 _BROKER = "spec.celery.broker"
 _RESULT_BACKEND = "spec.celery.resultBackend"
+_KINDS = {_BROKER: "broker", _RESULT_BACKEND: "result backend"}
 
-_REDIS_URL = "redis://[[USER]:PASSWORD@]HOST[:PORT][/NUMBER]"
-_AMQP_URL = "amqp://[USER:PASSWORD@]HOST[:PORT][/VIRTUALHOST]"
+_BROKERS = "redis://, rediss://, amqp://, amqps:// or sqla+DATABASE_URL"
 _SQL_BROKERS = ("sqla", "sqlalchemy")
 _READABLE_RESULTS = (
-    "redis:// or db+DATABASE_URL (results sent over a broker reach their caller only)"
+    "redis://, rediss:// or db+DATABASE_URL (results sent over a broker reach their caller only)"
 )
-_SENT_BACK = ("rpc", "amqp", "pyamqp")
-_NOT_YET = ("amqps", "rediss")
+_SENT_BACK = ("rpc", "amqp", "amqps", "pyamqp")
 
 _EVENTS: Mapping[str, Callable[[Endpoint], EventStream]] = {
     "redis": RedisEvents,
+    "rediss": RedisEvents,
     "amqp": AmqpEvents,
+    "amqps": AmqpEvents,
     "pyamqp": AmqpEvents,
 }
 
+# A URL, and the certificates with which it is gone to.
+_Place = tuple[str, CertificateFiles | None]
 _Shared = TypeVar("_Shared", Publisher, Outcomes)
 
 
@@ -61,8 +67,8 @@ class Brokers:
         self._allow_sqlite = allow_sqlite
         # A call that hangs keeps its publisher here, so that however often a target is opened anew,
         # the threads that hang are counted together.
-        self._publishers: WeakValueDictionary[str, Publisher] = WeakValueDictionary()
-        self._outcomes: WeakValueDictionary[str, Outcomes] = WeakValueDictionary()
+        self._publishers: WeakValueDictionary[_Place, Publisher] = WeakValueDictionary()
+        self._outcomes: WeakValueDictionary[_Place, Outcomes] = WeakValueDictionary()
         self._listeners: WeakKeyDictionary[Publisher, Listener] = WeakKeyDictionary()
         self._silent: set[str] = set()
 
@@ -72,8 +78,11 @@ class Brokers:
         result_backend_url: str | None,
         spec: ScannerJobSpec,
         wake: Callable[[], None] = _nobody,
+        *,
+        broker_files: CertificateFiles | None = None,
+        result_backend_files: CertificateFiles | None = None,
     ) -> CeleryTarget:
-        """The target of a ScannerJob whose Secrets hold these URLs. Connects to nothing yet.
+        """The target of a ScannerJob whose Secrets hold these. Connects to nothing yet.
 
         `wake` is called, in any thread, when an event hints that one of its tasks has ended.
         Raises ConfigurationError naming the field, without any secret.
@@ -81,10 +90,12 @@ class Brokers:
         if spec.celery is None:
             raise ValueError("this ScannerJob launches no Celery tasks")
         _check(spec.celery)
-        publisher = _shared(self._publishers, broker_url.strip(), self._publisher)
+        place = broker_url.strip(), broker_files
+        publisher = _shared(self._publishers, place, self._publisher)
         outcomes = None
         if result_backend_url is not None:
-            outcomes = _shared(self._outcomes, result_backend_url.strip(), self._results)
+            place = result_backend_url.strip(), result_backend_files
+            outcomes = _shared(self._outcomes, place, self._results)
         watch = self._watch(publisher, wake)
         return CeleryTarget(publisher, outcomes, spec.celery, _life_margin(broker_url, spec), watch)
 
@@ -97,34 +108,35 @@ class Brokers:
         for listener in self._listeners.values():
             listener.close()
 
-    def _publisher(self, url: str) -> Publisher:
-        endpoint = Endpoint("broker", url)
+    def _publisher(self, url: str, files: CertificateFiles | None) -> Publisher:
         match _scheme(url):
-            case "redis":
-                _check_redis(_BROKER, url)
+            case "redis" | "rediss":
+                endpoint = self._redis(_BROKER, url, files)
                 return Publisher(endpoint, partial(RedisBroker, endpoint), keeps_records=None)
-            case "amqp" | "pyamqp":
-                _check_url(_BROKER, url, _AMQP_URL)
+            case "amqp" | "pyamqp" | "amqps":
+                with _named(_BROKER):
+                    tls = amqp_tls(url, files)
+                endpoint = Endpoint(_KINDS[_BROKER], url, tls, files)
                 return Publisher(endpoint, partial(AmqpBroker, endpoint), keeps_records=False)
             case scheme if scheme in _SQL_BROKERS:
-                database = self._database(_BROKER, url.partition("+")[2])
+                database, endpoint = self._database(_BROKER, url, url.partition("+")[2], files)
                 return Publisher(
                     endpoint, partial(SqlBroker, endpoint, database), keeps_records=False
                 )
-            case scheme:
-                raise _refused(_BROKER, scheme, "redis://, amqp:// or sqla+DATABASE_URL")
-
-    def _results(self, url: str) -> Outcomes:
-        endpoint = Endpoint("result backend", url)
-        match _scheme(url):
-            case "redis":
-                _check_redis(_RESULT_BACKEND, url)
-                return Outcomes(endpoint, partial(RedisResults, url))
-            case scheme if scheme in _NOT_YET or scheme in _SENT_BACK:
-                raise _refused(_RESULT_BACKEND, scheme, _READABLE_RESULTS)
             case _:
-                database = self._database(_RESULT_BACKEND, url.removeprefix("db+"))
-                return Outcomes(endpoint, partial(SqlResults, database))
+                raise _refused(_BROKER, _BROKERS)
+
+    def _results(self, url: str, files: CertificateFiles | None) -> Outcomes:
+        match _scheme(url):
+            case "redis" | "rediss":
+                endpoint = self._redis(_RESULT_BACKEND, url, files)
+                return Outcomes(endpoint, partial(RedisResults, endpoint))
+            case scheme if scheme in _SENT_BACK:
+                raise _refused(_RESULT_BACKEND, _READABLE_RESULTS)
+            case _:
+                bare = url.removeprefix("db+")
+                database, endpoint = self._database(_RESULT_BACKEND, url, bare, files)
+                return Outcomes(endpoint, partial(SqlResults, endpoint, database))
 
     def _watch(self, publisher: Publisher, wake: Callable[[], None]) -> Watch | None:
         """For the events of the broker that is published to; nothing where there are none."""
@@ -136,18 +148,35 @@ class Brokers:
             self._listeners[publisher] = Listener(endpoint, partial(stream, endpoint), self._silent)
         return self._listeners[publisher].watch(wake)
 
-    def _database(self, field: str, url: str) -> URL:
-        try:
-            return parse_database_url(url, allow_sqlite=self._allow_sqlite)
-        except ConfigurationError as error:
-            raise ConfigurationError(error.reason, f"{field}: {error}") from None
+    def _redis(self, field: str, url: str, files: CertificateFiles | None) -> Endpoint:
+        with _named(field):
+            tls = redis_tls(url, files, allow_files=self._allow_sqlite)
+        return Endpoint(_KINDS[field], url, tls, files)
+
+    def _database(
+        self, field: str, url: str, bare: str, files: CertificateFiles | None
+    ) -> tuple[URL, Endpoint]:
+        with _named(field):
+            database = parse_database_url(bare, allow_sqlite=self._allow_sqlite)
+            tls = database_arguments(database, files)
+        return database, Endpoint(_KINDS[field], url, tls, files)
+
+
+@contextmanager
+def _named(field: str) -> Iterator[None]:
+    try:
+        yield
+    except ConfigurationError as error:
+        raise ConfigurationError(error.reason, f"{field}: {error}") from None
 
 
 def _shared(
-    known: WeakValueDictionary[str, _Shared], url: str, make: Callable[[str], _Shared]
+    known: WeakValueDictionary[_Place, _Shared],
+    place: _Place,
+    make: Callable[[str, CertificateFiles | None], _Shared],
 ) -> _Shared:
-    shared = known.get(url) or make(url)
-    known[url] = shared
+    shared = known.get(place) or make(*place)
+    known[place] = shared
     return shared
 
 
@@ -165,40 +194,13 @@ def _check(celery: CelerySpec) -> None:
     """Refuse what would be ignored, by us or by Celery."""
     if celery.guard is not None:
         raise _not_yet("spec.celery.guard")
-    if celery.broker.tls_secret_ref is not None:
-        raise _not_yet(f"{_BROKER}.tlsSecretRef")
-    if celery.result_backend is not None and celery.result_backend.tls_secret_ref is not None:
-        raise _not_yet(f"{_RESULT_BACKEND}.tlsSecretRef")
     if (celery.exchange is None) != (celery.routing_key is None):
         raise _invalid("spec.celery", "set exchange and routingKey together, or only queue")
     for name in sorted(reserved_headers() & celery.headers.keys()):
         raise _invalid(f"spec.celery.headers.{name}", "Celery sets this header itself")
 
 
-def _check_redis(field: str, url: str) -> None:
-    _check_url(field, url, _REDIS_URL)
-    if not (make_url(url).database or "0").isdecimal():
-        raise _invalid_url(field, "must end with the number of a database", _REDIS_URL)
-
-
-def _check_url(field: str, url: str, expected: str) -> None:
-    try:
-        host_of(url)
-    except ConfigurationError:
-        raise _invalid_url(field, "cannot be read", expected) from None
-    if make_url(url).query or ";" in url:
-        problem = "has options or alternatives, of which none are accepted"
-        raise _invalid_url(field, problem, expected)
-
-
-def _invalid_url(field: str, what: str, expected: str) -> ConfigurationError:
-    message = f"{field}: the URL {what}; expected {expected}, special characters percent-encoded"
-    return ConfigurationError("InvalidURL", message)
-
-
-def _refused(field: str, scheme: str, expected: str) -> ConfigurationError:
-    if scheme in _NOT_YET:
-        return _not_yet(f"{field}: {scheme}://")
+def _refused(field: str, expected: str) -> ConfigurationError:
     return ConfigurationError("InvalidURL", f"{field}: the URL must begin with {expected}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import URL, Engine, create_engine
@@ -9,11 +10,14 @@ from sqlalchemy import URL, Engine, create_engine
 _TIMEOUT = 5
 
 
-def open_engine(url: URL) -> Engine:
-    """One connection at a time to a database, tried before each use; connects to nothing yet."""
+def open_engine(url: URL, tls: Mapping[str, Any]) -> Engine:
+    """One connection at a time to a database, tried before each use; connects to nothing yet.
+
+    `tls` is what its driver is told of TLS.
+    """
     return create_engine(
         url,
-        connect_args=_connect_args(url),
+        connect_args={**_connect_args(url), **tls},
         pool_size=1,
         max_overflow=0,
         pool_pre_ping=True,
@@ -34,4 +38,8 @@ def _connect_args(url: URL) -> dict[str, Any]:
                 "prepare_threshold": None,
             }
         case _:
-            return {f"{step}_timeout": _TIMEOUT for step in ("connect", "read", "write")}
+            return {
+                # PyMySQL would encode a text as Latin-1; other clients have it in UTF-8.
+                "password": (url.password or "").encode(),
+                **{f"{step}_timeout": _TIMEOUT for step in ("connect", "read", "write")},
+            }

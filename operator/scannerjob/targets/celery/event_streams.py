@@ -36,7 +36,8 @@ class RedisEvents:
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._redis = Redis.from_url(
-            endpoint.url,
+            endpoint.bare_url,
+            **endpoint.tls,
             socket_connect_timeout=_PATIENCE,
             socket_timeout=_PATIENCE,
             health_check_interval=_SIGN_OF_LIFE,
@@ -95,7 +96,12 @@ class AmqpEvents:
         They are acknowledged by being sent, and those that are not sent within Celery's own five
         seconds are dropped: the broker piles up nothing for us.
         """
-        client = Connection(self._endpoint.url, connect_timeout=_PATIENCE, heartbeat=_SIGN_OF_LIFE)
+        client = Connection(
+            self._endpoint.url,
+            ssl=dict(self._endpoint.tls),
+            connect_timeout=_PATIENCE,
+            heartbeat=_SIGN_OF_LIFE,
+        )
         self._connection = client.transport.establish_connection()
         self._connection.transport.sock.settimeout(_PATIENCE)
         queue = Queue(

@@ -15,23 +15,24 @@ from sqlalchemy import URL, bindparam, inspect, text
 
 from scannerjob.clock import boottime
 from scannerjob.model.facts import Fact, Observation
-from scannerjob.ports import TargetError
 from scannerjob.targets.celery.database import open_engine
 from scannerjob.targets.celery.endpoint import Endpoint
 from scannerjob.targets.celery.lane import Lane
+from scannerjob.urls import without_userinfo
 
 # How long all that is asked in one go may take.
 _PATIENCE = 10.0
 _IDS_AT_ONCE = 1000
 _MAX_REASON = 200
 
+_JSON = json.JSONDecoder()
+_FAILURE = "FAILURE"
 # What is not here (PENDING, RECEIVED, a state of the task's own) tells nothing.
-_FACTS = {
-    "SUCCESS": Fact.SUCCEEDED,
-    "FAILURE": Fact.FAILED,
-    "STARTED": Fact.STARTED,
-    "RETRY": Fact.STARTED,
-    "REVOKED": Fact.NOT_STARTED,
+_SEEN = {
+    "SUCCESS": Observation(Fact.SUCCEEDED),
+    "STARTED": Observation(Fact.STARTED),
+    "RETRY": Observation(Fact.STARTED),
+    "REVOKED": Observation(Fact.NOT_STARTED),
 }
 
 
@@ -63,7 +64,7 @@ class Outcomes:
         try:
             return await self._lane.run(partial(self._read, ids), boottime() + _PATIENCE)
         except Exception as error:  # noqa: BLE001 - whatever a client raises, nothing is known
-            raise TargetError("ResultBackendUnreachable", self.endpoint.describe(error)) from None
+            raise self.endpoint.failure("ResultBackendUnreachable", error) from None
 
     def _read(self, ids: Sequence[str], results: Results) -> Mapping[str, Observation]:
         return {i: seen for chunk in _chunks(ids) for i, seen in results.read(chunk).items()}
@@ -72,9 +73,10 @@ class Outcomes:
 class RedisResults:
     """Celery's result backend in Redis. Connects with the first read."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, endpoint: Endpoint) -> None:
         self._redis = Redis.from_url(
-            url,
+            endpoint.bare_url,
+            **endpoint.tls,
             socket_connect_timeout=5.0,
             socket_timeout=_PATIENCE,
             retry=Retry(NoBackoff(), 0),
@@ -82,9 +84,11 @@ class RedisResults:
 
     def read(self, ids: Sequence[str]) -> Mapping[str, Observation]:
         """What is known of these tasks."""
-        stored = self._redis.mget([f"celery-task-meta-{each}" for each in ids])
-        seen = {each: _decode(each, content) for each, content in zip(ids, stored, strict=True)}
-        return {each: known for each, known in seen.items() if known}
+        keys = [f"celery-task-meta-{each}".encode() for each in ids]
+        # Typed as if the client might decode; this one gives bytes, or nothing.
+        stored: list[Any] = self._redis.mget(keys)
+        found = zip(ids, stored, strict=True)
+        return {each: seen for each, content in found if (seen := _decode(each, content))}
 
     def close(self) -> None:
         """Drop the connection."""
@@ -104,8 +108,8 @@ class SqlResults:
         "FROM celery_taskmeta WHERE task_id IN :ids"
     ).bindparams(bindparam("ids", expanding=True))
 
-    def __init__(self, url: URL) -> None:
-        self._engine = open_engine(url)
+    def __init__(self, endpoint: Endpoint, database: URL) -> None:
+        self._engine = open_engine(database, endpoint.tls)
         self._has_table = False
 
     def read(self, ids: Sequence[str]) -> Mapping[str, Observation]:
@@ -114,8 +118,7 @@ class SqlResults:
             return {}
         with self._engine.connect() as connection:
             rows = connection.execute(self._QUERY, {"ids": list(ids)}).all()
-        seen = {each: _observation(status, _last_line(trace)) for each, status, trace in rows}
-        return {each: known for each, known in seen.items() if known}
+        return {each: seen for each, status, trace in rows if (seen := _stored(status, trace))}
 
     def _table_exists(self) -> bool:
         self._has_table = self._has_table or inspect(self._engine).has_table("celery_taskmeta")
@@ -131,15 +134,34 @@ def _chunks(ids: Sequence[str]) -> Iterator[Sequence[str]]:
     return (ids[start : start + _IDS_AT_ONCE] for start in range(0, len(ids), _IDS_AT_ONCE))
 
 
-def _decode(task_id: str, content: bytes | str | None) -> Observation | None:
+def _decode(task_id: str, content: bytes | None) -> Observation | None:
     """What a stored result says; nothing if it isn't what Celery's JSON serializer writes."""
+    if content is None:
+        return None
     try:
-        meta = json.loads(content or b"null")
+        meta, _ = _JSON.raw_decode(content.decode())  # half of what json.loads takes
     except (ValueError, RecursionError):
         return None
     if not isinstance(meta, dict) or meta.get("task_id", task_id) != task_id:
         return None
-    return _observation(meta.get("status"), _exception(meta.get("result")))
+    status = meta.get("status")
+    if status == _FAILURE:
+        return _failed(_exception(meta.get("result")))
+    return _SEEN.get(status) if isinstance(status, str) else None
+
+
+def _stored(status: str | None, trace: str | None) -> Observation | None:
+    """What a row of the table says."""
+    if status == _FAILURE:
+        return _failed((trace or "").strip().rpartition("\n")[2])
+    return _SEEN.get(status or "")
+
+
+def _failed(reason: str) -> Observation:
+    # A task may have quoted a URL that it was given.
+    reason = without_userinfo(reason)
+    printable = "".join(each if each.isprintable() else " " for each in reason)
+    return Observation(Fact.FAILED, " ".join(printable.split())[:_MAX_REASON] or "the task failed")
 
 
 def _exception(result: Any) -> str:
@@ -150,19 +172,3 @@ def _exception(result: Any) -> str:
     parts = message if isinstance(message, list) else [message]
     said = ", ".join(str(part) for part in parts if part is not None)
     return f"{result.get('exc_type')}: {said}" if said else str(result.get("exc_type"))
-
-
-def _last_line(trace: str | None) -> str:
-    return (trace or "").strip().rpartition("\n")[2]
-
-
-def _observation(status: Any, failure: str) -> Observation | None:
-    fact = _FACTS.get(status) if isinstance(status, str) else None
-    if fact is None:
-        return None
-    return Observation(fact, _one_line(failure) if fact is Fact.FAILED else None)
-
-
-def _one_line(failure: str) -> str:
-    printable = "".join(each if each.isprintable() else " " for each in failure)
-    return " ".join(printable.split())[:_MAX_REASON] or "the task failed"

@@ -112,7 +112,7 @@ class Publisher:
         try:
             return await self._lane.run(question, boottime() + patience)
         except Exception as error:  # noqa: BLE001 - whatever a client raises, nothing is known
-            raise TargetError("BrokerUnreachable", self.endpoint.describe(error)) from None
+            raise self.endpoint.failure("BrokerUnreachable", error) from None
 
     # In the broker's thread
 

@@ -109,7 +109,10 @@ class RedisBroker:
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
         connection = Connection(
-            endpoint.url, transport=_Transport, transport_options=_TRANSPORT_OPTIONS
+            endpoint.bare_url,
+            transport=_Transport,
+            transport_options=_TRANSPORT_OPTIONS,
+            ssl=dict(endpoint.tls),
         )
         self._channel = connection.transport.create_channel(connection.transport)
         self._composer: Composer[str] = Composer(self._channel)

@@ -64,7 +64,7 @@ class SqlBroker:
         self._composer: Composer[str] = Composer(self._channel)
         self._queues: Table = self._channel.queue_cls.__table__
         self._messages: Table = self._channel.message_cls.__table__
-        self._engine = open_engine(database)
+        self._engine = open_engine(database, endpoint.tls)
 
     def contact(self) -> bool:
         """Make sure that the database answers and has kombu's tables; it keeps no records."""

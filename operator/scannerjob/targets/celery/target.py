@@ -39,9 +39,9 @@ class CeleryTarget:
         self._outcomes = outcomes
         self._celery = celery
         self._life_margin = life_margin
-        self._watch = watch
         self._backlog: Backlog | None = None
         self._next_look = 0.0
+        self._watch = watch
 
     @property
     def traits(self) -> TargetTraits:
@@ -78,8 +78,8 @@ class CeleryTarget:
         backlog = await self._look() if ids else None
         if not ids or self._outcomes is None:
             return Sightings(backlog=backlog, hinted=hinted)
-        seen = await self._outcomes.read(list(ids))
-        return Sightings(seen, backlog=backlog, hinted=hinted)
+        outcomes = await self._outcomes.read(list(ids))
+        return Sightings(outcomes, backlog=backlog, hinted=hinted)
 
     async def _look(self) -> Backlog | None:
         """The queue as it was a moment ago: it is looked at now and then.

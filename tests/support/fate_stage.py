@@ -1,0 +1,312 @@
+"""A stage for the scenarios of `tests.support.fates`: four ScannerJobs, one scanner, one worker.
+
+Each ScannerJob has a row to which something happens, its victim. A bystander, added afterwards,
+shows that work goes on; what the tasks recorded says how often they were executed.
+"""
+
+import json
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from celery import Celery
+
+from scannerjob.model.ledger import Item, Ledger, Phase, ledger_from_status
+from tests.support.celery_worker import CeleryWorker
+from tests.support.fates import JOBS, Cell, Scenario
+from tests.support.processes import Process
+from tests.support.servers import Server
+from tests.support.site import Site
+from tests.support.waiting import eventually
+
+_TASKS = """\
+import json, os, time, uuid
+from pathlib import Path
+from celery import Celery
+from celery.exceptions import Ignore
+from sqlalchemy import create_engine, text
+from sqlalchemy.pool import NullPool
+
+app = Celery("fates", broker=os.environ["BROKER"], backend=os.environ["RESULTS"])
+app.conf.task_track_started = True
+app.conf.update(json.loads(os.environ["CONF"]))
+engine = create_engine(os.environ["DATABASE"], poolclass=NullPool)
+
+def begin(task, row):
+    values = {"run": str(uuid.uuid4()), "row": row, "task": task.request.id, "now": time.time()}
+    with engine.begin() as connection:
+        earlier = connection.scalar(
+            text("SELECT count(*) FROM execution WHERE pdf_id = :row"), values
+        )
+        connection.execute(text(
+            "INSERT INTO execution (id, task_id, pdf_id, started) VALUES (:run, :task, :row, :now)"
+        ), values)
+    return earlier
+
+def finish(row):
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE pdf SET done = 1 WHERE id = :row"), {"row": row})
+
+def wait_for_release():
+    while not Path("release").exists():
+        time.sleep(0.05)
+
+@app.task(name="fates.block")
+def block():
+    wait_for_release()
+
+def fail(*_):
+    raise ValueError("no such page")
+
+def finish_and_fail(task, row):
+    finish(row)
+    fail()
+
+def retry(task, row):
+    raise task.retry(countdown=1)
+
+def retry_late(task, row):
+    raise task.retry(countdown=8)
+
+def ignore(*_):
+    raise Ignore()
+
+def finish_and_ignore(task, row):
+    finish(row)
+    raise Ignore()
+
+def run_out_of_memory(*_):
+    raise MemoryError
+
+def nothing(*_):
+    pass
+
+@app.task(bind=True, name="fates.work")
+def work(self, pdf_id):
+    happens = begin(self, pdf_id) == 0 and pdf_id % 100 == 1
+    if happens:
+        wait_for_release()
+        globals()[os.environ["HAPPENS"]](self, pdf_id)
+    finish(pdf_id)
+"""
+
+
+def victim(job: str) -> int:
+    """The row to which it happens."""
+    return 100 * JOBS.index(job) + 101
+
+
+def bystander(job: str) -> int:
+    """A row that nothing happens to."""
+    return victim(job) + 1
+
+
+class Stage:
+    """What a scenario is played on; see the module."""
+
+    def __init__(
+        self,
+        folder: Path,
+        database: str,
+        server: Server,
+        broker: str,
+        results: str,
+        scenario: Scenario,
+    ) -> None:
+        self.server = server
+        self.broker = broker
+        self.scenario = scenario
+        self.site = Site(folder, database, _TASKS)
+        self._launched: dict[str, Item] = {}
+        self._freed: dict[str, datetime] = {}
+        self._ends = ExitStack()
+        self._scanner: Process | None = None
+        self.site.put_secret("app-broker", broker)
+        self.keep_results(results)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._ends.close()
+        self.site.close()
+
+    def keep_results(self, url: str) -> None:
+        """Have workers and scanners started from now on use this result backend."""
+        self.results = url
+        self.site.put_secret("app-results", url)
+
+    def worker(
+        self,
+        happens: str = "nothing",
+        *,
+        concurrency: int = 10,
+        queues: tuple[str, ...] = (),
+        **conf: Any,
+    ) -> CeleryWorker:
+        """A worker with this configuration, started; it ends with the stage.
+
+        `happens` names what tasks of victims do, once they are released, in their first execution.
+        """
+        env = {"CONF": json.dumps(conf), "HAPPENS": happens}
+        worker = self.site.worker(
+            self.broker, results=self.results, concurrency=concurrency, queues=queues, env=env
+        )
+        return self._ends.enter_context(worker)
+
+    def scan(self) -> Process:
+        """`scannerjob run` with all four ScannerJobs, started; it ends with the stage."""
+        files = [
+            self.site.scanner_job(
+                job,
+                query=_query(job),
+                celery__task="fates.work",
+                **_evidence(job, self.scenario.life),
+            )
+            for job in JOBS
+        ]
+        self._scanner = self._ends.enter_context(self.site.scanner(*files))
+        return self._scanner
+
+    def launch(self) -> None:
+        """Have the victims launched."""
+        self._add(*map(victim, JOBS))
+        eventually(
+            self._note_launched, message="the victims are launched", timeout=60, ignoring=ValueError
+        )
+
+    def begin(self) -> None:
+        """Have the victims launched, and begun by a worker."""
+        self.launch()
+        rows = sorted(map(victim, JOBS))
+        eventually(lambda: self.site.executed() == rows, message="the victims run", timeout=60)
+
+    def release(self) -> None:
+        """Let the victims' tasks go on."""
+        (self.site.folder / "release").touch()
+
+    def wait_until_done(self) -> None:
+        """Until the work of all victims is done."""
+        rows = sorted(map(victim, JOBS))
+        eventually(lambda: self.site.done() == rows, message="the victims are done", timeout=60)
+
+    def celery(self) -> Celery:
+        """An app of the author's own, for what an author does by hand."""
+        return Celery(broker=self.broker, backend=self.results, set_as_current=False)
+
+    def states(self) -> set[str]:
+        """The states of the victims' first launches, as Celery reads them."""
+        app = self.celery()
+        return {app.AsyncResult(each).state for each in self.ids()}
+
+    def task_ids(self) -> list[str | None]:
+        """The task id of each execution of a victim."""
+        victims = set(map(victim, JOBS))
+        return [run.task_id for run in self.site.executions() if run.row in victims]
+
+    def ids(self) -> list[str]:
+        """The task ids of the victims' first launches."""
+        return [item.id for item in self._launched.values()]
+
+    def were_launched_again(self, *jobs: str) -> bool:
+        """Whether the victims of these are out, by another launch than their first."""
+        return all(not self._holds(job) and self.ledger(job).outstanding for job in jobs)
+
+    def assert_held(self, *jobs: str) -> None:
+        """The slots of the victims' first launches are taken; by default in all four."""
+        for job in jobs or JOBS:
+            assert self._holds(job), f"{job}: {self.ledger(job).items}"
+
+    def judge(self) -> None:
+        """See the bystanders done, and the victims come to what the table says of them."""
+        self._add(*map(bystander, JOBS))
+        eventually(self._all_settled, timeout=90, interval=0.1, message="all that can settle")
+        for job in JOBS:
+            self._judge(job, self.scenario.cell(job))
+
+    def ledger(self, job: str) -> Ledger:
+        """The ledger of one of the four."""
+        ledger = ledger_from_status(self.site.snapshot(job).status)
+        assert ledger is not None
+        return ledger
+
+    def _all_settled(self) -> bool:
+        for job in JOBS:
+            if not self._holds(job):
+                self._freed.setdefault(job, datetime.now(UTC))
+        for job in JOBS:
+            assert self._counts(job) == self._expected_counts(job), job
+            assert self._done(job) == self._expected_done(job), job
+        return True
+
+    def _judge(self, job: str, cell: Cell) -> None:
+        executions = self.site.executed().count(victim(job))
+        assert executions == cell.executions, f"{job}: {self.site.executions()}"
+        until = self._launched[job].until
+        if cell.outcome.held:
+            self.assert_held(job)
+        elif cell.outcome.at_until:
+            assert until, job
+            assert until <= self._freed[job], f"{job} is freed before {until}"
+        elif until:
+            assert self._freed[job] < until, f"{job} waits for {until}"
+        if reason := cell.outcome.reason or self.scenario.reason:
+            expected = f"default/{job}: row [{victim(job)}]: {reason}"
+            again = cell.outcome.counts[0] > 1
+            assert (expected in self._log()) == again, f"{expected}: {self._log()}"
+
+    def _expected_counts(self, job: str) -> tuple[int, ...]:
+        """Those of the victim, and of a bystander that was launched and succeeded."""
+        counts = self.scenario.cell(job).outcome.counts
+        return tuple(a + b for a, b in zip(counts, (1, 1, 0, 0), strict=True))
+
+    def _expected_done(self, job: str) -> set[int]:
+        done = self.scenario.cell(job).outcome.done
+        return {bystander(job), *([victim(job)] if done else [])}
+
+    def _counts(self, job: str) -> tuple[int, ...]:
+        ledger = self.ledger(job)
+        return (ledger.launched, ledger.succeeded, ledger.failed, ledger.lost)
+
+    def _done(self, job: str) -> set[int]:
+        return {victim(job), bystander(job)} & set(self.site.done())
+
+    def _holds(self, job: str) -> bool:
+        """Whether the slot of the victim's first launch is taken."""
+        return self._launched[job].id in {item.id for item in self.ledger(job).outstanding}
+
+    def _note_launched(self) -> bool:
+        items = {job: self.ledger(job).outstanding for job in JOBS}
+        assert all(item.phase is Phase.LAUNCHED for (item,) in items.values())
+        self._launched = {job: item for job, (item,) in items.items()}
+        return True
+
+    def _add(self, *rows: int) -> None:
+        values = ", ".join(f"({row})" for row in rows)
+        self.site.execute(f"INSERT INTO pdf (id) VALUES {values}")
+
+    def _log(self) -> str:
+        return self._scanner.log() if self._scanner else ""
+
+
+def _query(job: str) -> str:
+    rows = f"{victim(job)} AND {bystander(job)}"
+    return f"SELECT id AS pdf_id FROM pdf WHERE done = 0 AND id BETWEEN {rows} ORDER BY id"
+
+
+def _evidence(job: str, life: str) -> dict[str, Any]:
+    """What the operator has to go by, beside the row."""
+    secret = {"urlSecretRef": {"name": "app-results", "key": "url"}}
+    evidence: dict[str, Any] = {}
+    if job in ("results", "both"):
+        evidence |= {"celery__resultBackend": secret}
+    if job in ("bounded", "both"):
+        evidence |= {"celery__expires": life, "deadline": life}
+    return evidence

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+
+import pytest
+
+from scannerjob import logs
+
+CANARY = "c4n4ry/7f3a91"
+URL = "postgresql://app:c4n4ry%2F7f3a91@db/app"
+
+
+@pytest.fixture
+def hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "_hidden", {})
+    logs.hide("docs/pages", URL)
+
+
+def _logged(error: Exception) -> str:
+    try:
+        raise error
+    except ValueError:
+        record = logging.makeLogRecord({"msg": "a bug", "exc_info": sys.exc_info()})
+    return logs._OneLine().format(record)
+
+
+@pytest.mark.usefixtures("hidden")
+def test_a_traceback_shows_no_password_of_a_url_in_use() -> None:
+    said = _logged(ValueError(f"bad URL {URL}, password {CANARY!r}"))
+    assert said.endswith("ValueError: bad URL postgresql://app:***@db/app, password '***'")
+    assert "test_logs.py" in said
+
+
+@pytest.mark.usefixtures("hidden")
+def test_urls_replace_those_of_the_same_user() -> None:
+    logs.hide("docs/pages", "postgresql://app:other7f3a91@db/app")
+    assert _logged(ValueError(f"{CANARY} other7f3a91")).endswith(f"{CANARY} ***")
+
+
+_ENDS = f"""
+import threading
+from scannerjob.logs import hide, set_up_logging
+
+set_up_logging()
+hide("docs/pages", {URL!r})
+
+def fail():
+    raise ValueError({CANARY!r})
+
+thread = threading.Thread(target=fail)
+thread.start()
+thread.join()
+fail()
+"""
+
+
+def test_what_nobody_catches_is_logged_without_a_password() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", _ENDS],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": "operator"},
+    )
+    assert ended.returncode == 1
+    assert "CRITICAL a bug has ended a thread" in ended.stderr
+    assert "CRITICAL a bug has ended this process" in ended.stderr
+    assert ended.stderr.count("ValueError: ***\n") == 2
