@@ -417,7 +417,8 @@ def test_connections_are_closed_with_their_targets(
         await asyncio.gather(*(target.launch(make_sends(5), soon()) for target in targets))
 
     asyncio.run(scenario())
-    eventually(lambda: len(rabbit_server.ask("GET", f"vhosts/{vhost}/connections")) == 1)
+    # One for messages, one for events.
+    eventually(lambda: len(rabbit_server.ask("GET", f"vhosts/{vhost}/connections")) == 2)
     brokers.close()
     eventually(lambda: not rabbit_server.ask("GET", f"vhosts/{vhost}/connections"))
 

@@ -131,7 +131,8 @@ class AmqpEvents:
     def close(self) -> None:
         """Drop the connection, and take leave of the broker if it answers."""
         with suppress(Exception):
-            self._connection.transport.sock.settimeout(_WAIT)
-            self._connection.close()
+            if self._connection.connected:
+                self._connection.transport.sock.settimeout(_WAIT)
+                self._connection.close()
         with suppress(Exception):
             self._connection.collect()
