@@ -3,6 +3,7 @@
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -65,11 +66,12 @@ def test_a_child_of_the_pool_is_killed_and_its_task_requeued(stage: Stage) -> No
 @plays("worker killed")
 def test_a_whole_worker_is_killed(stage: Stage) -> None:
     worker = stage.worker()
+    stage.spare_worker()
     stage.scan()
     stage.begin()
     worker.kill()
     stage.assert_held()
-    worker.start()
+    stage.add_worker()
     stage.judge()
 
 
@@ -90,16 +92,18 @@ def test_what_a_dead_worker_had_is_delivered_again_after_its_row_was_launched_an
     stage: Stage,
 ) -> None:
     often = {"unacked_restore_interval": 1, "unacked_restore_throttle": 1}
-    worker = stage.worker(
-        task_acks_late=True, broker_transport_options={"visibility_timeout": 20, **often}
-    )
+    late: dict[str, Any] = {
+        "task_acks_late": True,
+        "broker_transport_options": {"visibility_timeout": 25, **often},
+    }
+    worker, spare = stage.worker(**late), stage.worker(queues=("idle",), **late)
     stage.scan()
     stage.begin()
     worker.kill()
     stage.assert_held()
-    worker.start()
+    stage.add_worker()
     stage.judge()
-    assert worker.log().count("Discarding revoked task") == 2
+    assert spare.log().count("Discarding revoked task") == 2
 
 
 @plays("warm shutdown")
@@ -119,12 +123,13 @@ def test_a_worker_is_stopped_and_ends_its_tasks(stage: Stage) -> None:
 @plays("cold shutdown")
 def test_a_worker_is_stopped_and_drops_its_tasks(stage: Stage) -> None:
     worker = stage.worker()
+    stage.spare_worker()
     stage.scan()
     stage.begin()
     worker.process.send(signal.SIGQUIT)
     worker.process.wait()
     stage.assert_held()
-    worker.start()
+    stage.add_worker()
     stage.judge()
 
 
@@ -165,6 +170,15 @@ def test_a_task_raises(stage: Stage) -> None:
 @plays("failure after commit")
 def test_a_task_raises_after_it_has_committed(stage: Stage) -> None:
     stage.worker("finish_and_fail")
+    stage.scan()
+    stage.begin()
+    stage.release()
+    stage.judge()
+
+
+@plays("undone")
+def test_a_task_ends_well_and_its_row_still_matches(stage: Stage) -> None:
+    stage.worker("leave_undone")
     stage.scan()
     stage.begin()
     stage.release()
@@ -214,23 +228,24 @@ def test_a_task_ignores_its_result(stage: Stage) -> None:
 @plays("memory error")
 def test_a_task_raises_a_memory_error(stage: Stage) -> None:
     worker = stage.worker("run_out_of_memory")
+    stage.spare_worker()
     stage.scan()
     stage.begin()
     stage.release()
     worker.process.wait()
     stage.assert_held("plain", "bounded")
-    worker.start()
+    stage.add_worker()
     stage.judge()
 
 
 @plays("revoked")
 def test_a_task_is_revoked_before_it_starts(stage: Stage) -> None:
-    worker = stage.worker(queues=("idle",))
+    worker = stage.spare_worker()
     stage.scan()
     stage.launch()
     stage.celery().control.revoke(stage.ids())
     eventually(lambda: "flagged as revoked" in worker.log(), message="the worker heard of it")
-    stage.celery().control.add_consumer("celery")
+    stage.add_worker()
     eventually(lambda: stage.states() == {"REVOKED"}, message="it is discarded")
     stage.assert_held()
     stage.release()
@@ -260,13 +275,13 @@ def test_a_task_is_revoked_while_there_is_no_worker(stage: Stage) -> None:
 
 @plays("no worker")
 def test_no_worker_comes_in_time(stage: Stage) -> None:
-    stage.worker(queues=("idle",))
+    stage.spare_worker()
     stage.scan()
     stage.launch()
     stage.release()
     eventually(lambda: stage.were_launched_again("bounded", "both"), timeout=60)
     stage.assert_held("plain", "results")
-    stage.celery().control.add_consumer("celery")
+    stage.add_worker()
     stage.judge()
 
 
@@ -285,23 +300,25 @@ def test_a_worker_that_has_fetched_a_task_is_busy_for_too_long(stage: Stage) -> 
 
 @plays("purged")
 def test_the_queue_is_purged(stage: Stage) -> None:
+    stage.spare_worker()
     stage.scan()
     stage.launch()
     assert stage.celery().control.purge() == 4
     stage.assert_held()
-    stage.worker()
+    stage.add_worker()
     stage.release()
     stage.judge()
 
 
 @plays("restart that loses messages")
 def test_the_broker_restarts_and_loses_what_waits(stage: Stage) -> None:
+    stage.spare_worker()
     stage.scan()
     stage.launch()
     stage.server.kill()
     stage.server.start()
     stage.assert_held()
-    stage.worker()
+    stage.add_worker()
     stage.release()
     stage.judge()
 
@@ -360,7 +377,7 @@ def test_the_result_backend_is_down_when_a_task_ends(
     stage: Stage, persistent_redis: RedisServer
 ) -> None:
     stage.keep_results(persistent_redis.url)
-    stage.worker()
+    stage.worker(result_backend_always_retry=True)
     scanner = stage.scan()
     stage.begin()
     persistent_redis.kill()
@@ -370,6 +387,22 @@ def test_the_result_backend_is_down_when_a_task_ends(
     eventually(lambda: all(said in scanner.log() for said in unreachable), message="it is missed")
     stage.assert_held("results", "both")
     persistent_redis.start()
+    stage.judge()
+
+
+@plays("result given up")
+def test_a_worker_gives_up_storing_a_result(stage: Stage, persistent_redis: RedisServer) -> None:
+    stage.keep_results(persistent_redis.url)
+    worker = stage.worker()
+    stage.scan()
+    stage.begin()
+    persistent_redis.kill()
+    stage.release()
+    stage.wait_until_done()
+    worker.terminate(timeout=60)
+    stage.assert_held("results", "both")
+    persistent_redis.start()
+    stage.worker()
     stage.judge()
 
 

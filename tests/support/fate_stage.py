@@ -15,82 +15,12 @@ from celery import Celery
 
 from scannerjob.model.ledger import Item, Ledger, Phase, ledger_from_status
 from tests.support.celery_worker import CeleryWorker
+from tests.support.fate_tasks import TASKS
 from tests.support.fates import JOBS, Cell, Scenario
 from tests.support.processes import Process
 from tests.support.servers import Server
 from tests.support.site import Site
 from tests.support.waiting import eventually
-
-_TASKS = """\
-import json, os, time, uuid
-from pathlib import Path
-from celery import Celery
-from celery.exceptions import Ignore
-from sqlalchemy import create_engine, text
-from sqlalchemy.pool import NullPool
-
-app = Celery("fates", broker=os.environ["BROKER"], backend=os.environ["RESULTS"])
-app.conf.task_track_started = True
-app.conf.update(json.loads(os.environ["CONF"]))
-engine = create_engine(os.environ["DATABASE"], poolclass=NullPool)
-
-def begin(task, row):
-    values = {"run": str(uuid.uuid4()), "row": row, "task": task.request.id, "now": time.time()}
-    with engine.begin() as connection:
-        earlier = connection.scalar(
-            text("SELECT count(*) FROM execution WHERE pdf_id = :row"), values
-        )
-        connection.execute(text(
-            "INSERT INTO execution (id, task_id, pdf_id, started) VALUES (:run, :task, :row, :now)"
-        ), values)
-    return earlier
-
-def finish(row):
-    with engine.begin() as connection:
-        connection.execute(text("UPDATE pdf SET done = 1 WHERE id = :row"), {"row": row})
-
-def wait_for_release():
-    while not Path("release").exists():
-        time.sleep(0.05)
-
-@app.task(name="fates.block")
-def block():
-    wait_for_release()
-
-def fail(*_):
-    raise ValueError("no such page")
-
-def finish_and_fail(task, row):
-    finish(row)
-    fail()
-
-def retry(task, row):
-    raise task.retry(countdown=1)
-
-def retry_late(task, row):
-    raise task.retry(countdown=8)
-
-def ignore(*_):
-    raise Ignore()
-
-def finish_and_ignore(task, row):
-    finish(row)
-    raise Ignore()
-
-def run_out_of_memory(*_):
-    raise MemoryError
-
-def nothing(*_):
-    pass
-
-@app.task(bind=True, name="fates.work")
-def work(self, pdf_id):
-    happens = begin(self, pdf_id) == 0 and pdf_id % 100 == 1
-    if happens:
-        wait_for_release()
-        globals()[os.environ["HAPPENS"]](self, pdf_id)
-    finish(pdf_id)
-"""
 
 
 def victim(job: str) -> int:
@@ -118,7 +48,7 @@ class Stage:
         self.server = server
         self.broker = broker
         self.scenario = scenario
-        self.site = Site(folder, database, _TASKS)
+        self.site = Site(folder, database, TASKS)
         self._launched: dict[str, Item] = {}
         self._freed: dict[str, datetime] = {}
         self._ends = ExitStack()
@@ -147,7 +77,7 @@ class Stage:
         self,
         happens: str = "nothing",
         *,
-        concurrency: int = 10,
+        concurrency: int = 6,
         queues: tuple[str, ...] = (),
         **conf: Any,
     ) -> CeleryWorker:
@@ -160,6 +90,15 @@ class Stage:
             self.broker, results=self.results, concurrency=concurrency, queues=queues, env=env
         )
         return self._ends.enter_context(worker)
+
+    def spare_worker(self) -> CeleryWorker:
+        """A worker that takes no tasks until `add_worker` is called."""
+        return self.worker(queues=("idle",))
+
+    def add_worker(self) -> None:
+        """Have the spare worker take tasks, at once: it has been started before."""
+        add = self.celery().control.add_consumer
+        eventually(lambda: add("celery", reply=True, timeout=2), message="a worker takes tasks")
 
     def scan(self) -> Process:
         """`scannerjob run` with all four ScannerJobs, started; it ends with the stage."""
@@ -242,6 +181,8 @@ class Stage:
             if not self._holds(job):
                 self._freed.setdefault(job, datetime.now(UTC))
         for job in JOBS:
+            held = self.scenario.cell(job).outcome.held
+            assert held or job in self._freed, f"{job} is held"
             assert self._counts(job) == self._expected_counts(job), job
             assert self._done(job) == self._expected_done(job), job
         return True

@@ -28,6 +28,7 @@ class Outcome(Enum):
     DONE_HELD = ("done, held", (1, 0, 0, 0))
     HELD = ("held", (1, 0, 0, 0))
     FAILED = ("failed, again", (2, 1, 1, 0))
+    UNDONE = ("still matches, again", (2, 2, 0, 0), "StillMatches")
     LOST = ("lost, again at `until`", (2, 1, 0, 1), "Lost")
     UNSTARTED = ("not counted, again at `until`", (2, 1, 0, 1), "NeverStarted")
 
@@ -78,7 +79,7 @@ class Scenario:
     bounded: Cell
     both: Cell
     reason: str = ""
-    life: str = "6s"
+    life: str = "8s"
 
     def cell(self, job: str) -> Cell:
         """What becomes of the row in this one."""
@@ -115,6 +116,10 @@ SCENARIOS: Mapping[str, Scenario] = {
     ),
     "failure after commit": Scenario(
         "it commits its work, then raises", (REDIS,), *_ALL_DONE, life="1m"
+    ),
+    "undone": Scenario(
+        "it ends well, and its row still matches", BOTH,
+        _HELD, Cell(Outcome.UNDONE, 2), _LOST, Cell(Outcome.UNDONE, 2),
     ),
     "retry": Scenario(
         "it calls `self.retry`, and succeeds the second time", (REDIS,), *_ALL_DONE_TWICE, life="1m"
@@ -211,10 +216,15 @@ SCENARIOS: Mapping[str, Scenario] = {
         *_ALL_DONE_TWICE, life="1m",
     ),
     "result backend down": Scenario(
-        "the result backend is down when it ends, and comes back", (REDIS,), *_ALL_DONE, life="1m"
+        "the result backend is down when it ends, with `result_backend_always_retry`", (REDIS,),
+        *_ALL_DONE, life="1m",
+    ),
+    "result given up": Scenario(
+        "the result backend is down when it ends, until the worker gives up", (REDIS,),
+        _done(), _DONE_HELD, _done(), _DONE_LATE, life="30s",
     ),
     "result expired": Scenario(
         "its result expires before anyone reads it", (REDIS,),
-        _done(), _DONE_HELD, _done(), _DONE_LATE, life="10s",
+        _done(), _DONE_HELD, _done(), _DONE_LATE, life="15s",
     ),
 }  # fmt: skip
