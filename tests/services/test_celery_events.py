@@ -213,6 +213,9 @@ def test_a_broker_with_nothing_to_tell_is_not_given_up(
 
     assert broker.ears() == before
     assert not broker.silent
+    del hearer
+    gc.collect()
+    eventually(lambda: not broker.ears(), message="nobody listens any more")
 
 
 def test_nothing_is_left_at_the_broker_when_nobody_waits_any_more(broker: Broker) -> None:
