@@ -12,6 +12,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from celery import Celery
+from kombu.exceptions import OperationalError
+from redis import RedisError
 
 from scannerjob.model.ledger import Item, Ledger, Phase, ledger_from_status
 from tests.support.celery_worker import CeleryWorker
@@ -98,7 +100,11 @@ class Stage:
     def add_worker(self) -> None:
         """Have the spare worker take tasks, at once: it has been started before."""
         add = self.celery().control.add_consumer
-        eventually(lambda: add("celery", reply=True, timeout=2), message="a worker takes tasks")
+        eventually(
+            lambda: add("celery", reply=True, timeout=2),
+            message="a worker takes tasks",
+            ignoring=(RedisError, OperationalError),
+        )
 
     def scan(self) -> Process:
         """`scannerjob run` with all four ScannerJobs, started; it ends with the stage."""
