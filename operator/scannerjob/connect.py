@@ -89,9 +89,14 @@ class SecretConnector:
         return opened.connections
 
     def forget(self, ref: Ref) -> None:
-        """Close what is open for this ScannerJob, and read its Secrets anew."""
-        opened = self._opened.pop(ref, None)
-        if opened is not None:
+        """Close what is open for this ScannerJob, and keep nothing that its Secrets held."""
+        self.reread(ref)
+        self._opened.pop(ref, None)
+        hide(ref)
+
+    def reread(self, ref: Ref) -> None:
+        """Read its Secrets anew. What is open stays open, if they hold the same."""
+        if opened := self._opened.get(ref):
             for name in _secrets_of(opened.spec):
                 self._secrets.forget(ref.namespace, name)
 

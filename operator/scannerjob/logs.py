@@ -20,8 +20,14 @@ _hidden: dict[Hashable, tuple[str, ...]] = {}
 
 
 def hide(user: Hashable, *urls: str) -> None:
-    """Show no password of these URLs in any traceback; they replace those of the same user."""
-    _hidden[user] = urls
+    """Show no password of these URLs in any traceback; they replace those of the same user.
+
+    None are those of a user who is gone.
+    """
+    if urls:
+        _hidden[user] = urls
+    else:
+        _hidden.pop(user, None)
 
 
 class _OneLine(logging.Formatter):
@@ -39,7 +45,7 @@ class _OneLine(logging.Formatter):
         from scannerjob.urls import scrub
 
         traceback = super().formatException(ei)
-        return scrub(traceback, *(url for urls in _hidden.values() for url in urls))
+        return scrub(traceback, *(url for urls in list(_hidden.values()) for url in urls))
 
 
 def set_up_logging(level: int = logging.INFO) -> None:

@@ -68,6 +68,7 @@ class Observer:
         A target that was asked about this very spec before, by any process, is not asked again.
         """
         self.look_soon()
+        self.workers = WorkerWatch()
         told = conditions.find(snapshot.status, "TargetReachable")
         same = told.get("observedGeneration") == snapshot.generation
         self._target_checked = same and told.get("status") == "True"
@@ -133,7 +134,7 @@ class Observer:
 
     def target_failed(self, reason: str, message: str) -> Hold:
         """Leave the target alone for a while; gives the reason to launch nothing there."""
-        self._connector.forget(self._ref)
+        self._connector.reread(self._ref)
         rest = self.target.failed(reason, message, self._clock.boottime())
         log.warning("%s: %s: %s; nothing is sent for %.0f s", self._ref, reason, message, rest)
         return Hold(reason, message)
@@ -200,7 +201,7 @@ class Observer:
 
     def _database_failed(self, error: SourceError) -> None:
         if error.reason in _REFUSED_SECRETS:
-            self._connector.forget(self._ref)
+            self._connector.reread(self._ref)
         rest = self.database.failed(error.reason, str(error), self._clock.boottime())
         log.warning("%s: %s: %s; next try in %.0f s", self._ref, error.reason, error, rest)
 

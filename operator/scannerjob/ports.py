@@ -213,7 +213,11 @@ class Connector(Protocol):
         ...
 
     def forget(self, ref: Ref) -> None:
-        """Keep nothing of this ScannerJob: it is gone, or what its Secrets held was refused."""
+        """Keep nothing of this ScannerJob: it is gone, or is to be looked at all anew."""
+        ...
+
+    def reread(self, ref: Ref) -> None:
+        """Read its Secrets anew: what they held may be why something failed."""
         ...
 
 

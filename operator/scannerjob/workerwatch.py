@@ -19,20 +19,26 @@ class WorkerWatch:
     def __init__(self) -> None:
         self._last: Backlog | None = None
         self._unseen_since: datetime | None = None
+        self._in_need = True
 
     @property
     def seen(self) -> Workers | None:
-        """What is known by now; None where nothing is."""
-        if self._last is None:
-            return None
-        counted = self._last.consumers is not None
-        return Workers(self._last.queue, self._unseen_since, counted)
+        """What is known by now; None where nothing is, though something waits for workers."""
+        if self._last is not None:
+            counted = self._last.consumers is not None
+            return Workers(self._last.queue, self._unseen_since, counted)
+        return None if self._in_need else Workers("", None, counted=False)
 
     def note(self, backlog: Backlog | None, ledger: Ledger, now: datetime) -> None:
-        """Take in what the broker told; None where it could not be asked, or has no such queue."""
-        if backlog is None:
-            return
-        if not _in_need(ledger) or self._shows_workers(backlog, ledger):
+        """Take in what the broker told; None where that is not known, or where nothing is out."""
+        self._in_need = _in_need(ledger)
+        if not self._in_need:
+            self._unseen_since = None
+        elif backlog is not None:
+            self._compare(backlog, ledger, now)
+
+    def _compare(self, backlog: Backlog, ledger: Ledger, now: datetime) -> None:
+        if self._shows_workers(backlog, ledger):
             self._unseen_since = None
         elif self._unseen_since is None:
             self._unseen_since = _since(ledger, now, first=self._last is None)

@@ -342,6 +342,9 @@ class _Connector:
     def forget(self, ref: Ref) -> None:
         self._process.forget()
 
+    def reread(self, ref: Ref) -> None:
+        pass
+
 
 class _Clock:
     def __init__(self, world: World) -> None:

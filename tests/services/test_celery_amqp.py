@@ -5,7 +5,7 @@
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from tests.support.celery_target import (
     ACCEPTED,
     NOT_SENT,
     BlackHole,
+    CuttableProxy,
     LossyProxy,
     celery_spec,
     facts,
@@ -266,24 +267,39 @@ def alarm(server: RabbitServer) -> Iterator[None]:
         server.control("set_vm_memory_high_watermark", "0.4")
 
 
-def test_a_broker_short_of_memory_is_noticed_by_one_message(
-    rabbit_server: RabbitServer, target: CeleryTarget, channel: Any
+@pytest.mark.parametrize("idle", [True, False])
+def test_a_broker_short_of_memory_is_sent_nothing_however_often_it_is_tried(
+    rabbit_server: RabbitServer, target: CeleryTarget, channel: Any, idle: bool
 ) -> None:
     async def scenario() -> None:
-        first = make_sends(3)
-        await target.launch(first, soon())
+        if not idle:
+            await target.launch(make_sends(3), soon())
         with alarm(rabbit_server):
-            sends = make_sends(5)
-            seen = await target.launch(sends, soon())
-            known = [seen[each].fact for each in ids_of(sends)]
-            assert known == [Fact.UNCERTAIN] + [Fact.NOT_SENT] * 4
-            assert "short of memory or of disk space" in reasons(seen)
-        # What it had not read reaches it now: that was why it is uncertain.
-        eventually(lambda: depth(channel) == 4)
+            for _ in range(3):
+                seen = await target.launch(make_sends(5), soon())
+                assert facts(seen) == NOT_SENT
+                assert "short of memory or of disk space" in reasons(seen)
+                with pytest.raises(TargetError, match="short of memory or of disk space"):
+                    await target.check()
         assert facts(await target.launch(make_sends(2), soon())) == ACCEPTED
 
     asyncio.run(scenario())
-    assert depth(channel) == 6
+    assert depth(channel) == (2 if idle else 5)
+
+
+@pytest.mark.parametrize("end", [CuttableProxy.cut, CuttableProxy.mute])
+def test_a_connection_that_was_lost_while_idle_costs_no_launch(
+    rabbit_server: RabbitServer, amqp_url: str, end: Callable[[CuttableProxy], None]
+) -> None:
+    with CuttableProxy(rabbit_server.port) as proxy:
+        target = opened(at(amqp_url, proxy.place))
+
+        async def scenario() -> None:
+            assert facts(await target.launch(make_sends(1), soon())) == ACCEPTED
+            end(proxy)
+            assert facts(await target.launch(make_sends(1), soon())) == ACCEPTED
+
+        asyncio.run(scenario())
 
 
 def test_a_refused_connection_proves_that_nothing_was_sent() -> None:

@@ -10,7 +10,7 @@ import threading
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from uuid import uuid4
 
 from scannerjob.clock import boottime
@@ -164,6 +164,54 @@ class LossyProxy:
                 if not self._lossy:
                     client.sendall(data)
         client.close()
+
+
+class CuttableProxy:
+    """Passes everything on to a port; the connections it has can be cut, or silenced for ever."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._pairs: list[tuple[socket.socket, socket.socket]] = []
+
+    def __enter__(self) -> Self:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.place = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self.cut()
+
+    def cut(self) -> None:
+        """As a load balancer does with connections that were idle for long."""
+        for pair in self._pairs:
+            for end in pair:
+                with contextlib.suppress(OSError):
+                    end.shutdown(socket.SHUT_RDWR)
+
+    def mute(self) -> None:
+        """As a firewall does: nothing goes through, and nobody is told."""
+        self._pairs = [(client, client) for client, _ in self._pairs]
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client = self._listener.accept()[0]
+                server = socket.create_connection(("127.0.0.1", self._port))
+                self._pairs.append((client, server))
+                for ends in ((client, server), (server, client)):
+                    threading.Thread(target=self._pump, args=ends, daemon=True).start()
+
+    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
+        pair = {source, sink}
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                if any(pair == set(known) for known in self._pairs):
+                    sink.sendall(data)
+        if any(pair == set(known) for known in self._pairs):
+            sink.close()
 
 
 ACCEPTED, NOT_SENT, UNCERTAIN = {Fact.ACCEPTED}, {Fact.NOT_SENT}, {Fact.UNCERTAIN}

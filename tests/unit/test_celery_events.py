@@ -173,4 +173,5 @@ def test_its_thread_ends_with_the_last_watch_and_begins_anew_after_it_was_closed
 
 
 def threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name.startswith("events of")]
+    """Those of this file's broker, and of no other test's."""
+    return [each for each in threading.enumerate() if each.name == "events of broker broker:6379/0"]

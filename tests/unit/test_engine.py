@@ -27,6 +27,9 @@ class Connector:
     def forget(self, ref: Ref) -> None:
         pass
 
+    def reread(self, ref: Ref) -> None:
+        pass
+
 
 class Store(MemoryStore):
     """Counts reads; a read may be made to wait, or to fail."""

@@ -116,6 +116,9 @@ class Operator:
     def forget(self, ref: Ref) -> None:
         pass
 
+    def reread(self, ref: Ref) -> None:
+        pass
+
 
 @pytest.fixture
 def operator() -> Operator:

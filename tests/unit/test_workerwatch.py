@@ -73,8 +73,11 @@ def test_it_goes_on_while_lives_end_and_the_same_rows_are_launched_anew() -> Non
 
 
 def test_nobody_is_missed_where_nothing_is_launched() -> None:
-    assert unseen_since((rabbit(0), OUT), (rabbit(0), ledger(item("1", Phase.PARKED)))) is None
-    assert unseen_since((rabbit(0), ledger())) is None
+    # A queue in which nothing of ours waits is not looked at.
+    assert unseen_since((rabbit(0), OUT), (None, ledger(item("1", Phase.PARKED)))) is None
+    seen = watch((None, ledger())).seen
+    assert seen is not None
+    assert seen.unseen_since is None
 
 
 def test_what_could_not_be_seen_changes_nothing() -> None:

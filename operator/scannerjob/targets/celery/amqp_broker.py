@@ -8,9 +8,10 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from ssl import SSLError
 from typing import Any
+from uuid import uuid4
 
+from amqp import basic_message as amqp_basic
 from amqp import exceptions as amqp
 from kombu.connection import Connection
 from kombu.transport import pyamqp
@@ -22,10 +23,10 @@ from scannerjob.targets.celery.endpoint import Endpoint
 from scannerjob.targets.celery.messages import Composer, Message
 
 # How long the broker may take for an answer, and for taking what is written to it.
-_PATIENCE = 5.0
-# How many messages may be on their way: a broker that is short of memory stops reading, and what it
-# did not read may reach it hours later.
-_AT_ONCE = 500
+_PATIENCE = 4.0
+# How many messages may be on their way: a broker that becomes short of memory stops reading, and
+# what it did not read may reach it hours later.
+_AT_ONCE = 100
 _LEAVE_WITHIN = 1.0
 _NACKED = "it did not take the message (nack): its queue is full, or failed"
 
@@ -41,9 +42,9 @@ class _Channel(pyamqp.Channel):
         """Keep it."""
         self.collected.append((routing_key, message))
 
-    def put(self, message: Any, exchange: str, routing_key: str) -> None:
-        """Write it to the network; what leads to no queue comes back."""
-        self._basic_publish(message, exchange, routing_key, mandatory=True)
+    def put(self, message: Any, exchange: str, routing_key: str, mandatory: bool) -> None:
+        """Write it to the network; what leads to no queue comes back where it is `mandatory`."""
+        self._basic_publish(message, exchange, routing_key, mandatory)
 
 
 class _Connection(pyamqp.Connection):
@@ -82,19 +83,25 @@ class AmqpBroker:
         self._declaring = self._connection.channel()
 
     def contact(self) -> bool:
-        """Make sure that RabbitMQ answers; it keeps no records.
+        """Make sure that RabbitMQ answers and takes messages; it keeps no records.
 
-        A connection that was closed while it was idle is made anew.
+        A connection that was lost while it was idle is made anew: nothing was sent over it.
         """
         try:
-            self._ping()
-        except (amqp.ConnectionError, ConnectionError, SSLError):
-            self.close()
+            self._probe()
+        except amqp.Blocked:
+            raise
+        except (amqp.ConnectionError, OSError):
+            self._connection.collect()
             self._connect()
+            self._probe()
         return False
 
-    def _ping(self) -> None:
-        self._declaring.basic_qos(0, 1, False)
+    def _probe(self) -> None:
+        """Send what leads nowhere: that it is blocked, a broker says only to those who publish."""
+        with suppress(amqp.AccessRefused):
+            self._declaring.put(amqp_basic.Message(), "", f"scannerjob.probe-{uuid4()}", False)
+            self._declaring.basic_qos(0, 1, False)
 
     def publish(self, sends: Sequence[Send], celery: CelerySpec, delivery: Delivery) -> None:
         """Publish one message for each send. Call `contact` before.
@@ -114,7 +121,7 @@ class AmqpBroker:
         for message in batch:
             delivery.hand_over([message.id])
             self._confirms.expect(message.id, delivery)
-            self._channel.put(message.payload, exchange, message.queue)
+            self._channel.put(message.payload, exchange, message.queue, True)
         while self._confirms.awaited:
             self._connection.drain_events(timeout=_PATIENCE)
 
@@ -203,7 +210,7 @@ class _Confirms:
 
 
 def _batches(messages: Sequence[Message[Any]]) -> Iterator[Sequence[Message[Any]]]:
-    """The first alone: a broker that has raised an alarm says so only once it was sent one."""
+    """The first alone: a broker that raised an alarm just now says so only once it was sent one."""
     yield messages[:1]
     for start in range(1, len(messages), _AT_ONCE):
         yield messages[start : start + _AT_ONCE]

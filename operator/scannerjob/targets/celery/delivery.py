@@ -28,7 +28,7 @@ class Delivery:
         self._closed = False
         self._handed_over: set[str] = set()
         self._answers: dict[str, Observation] = {}
-        self._failure = "not sent before the deadline"
+        self._failure: str | None = None
 
     def hand_over(self, ids: Collection[str]) -> None:
         """Note that these are about to be written to the network.
@@ -57,5 +57,8 @@ class Delivery:
             return {each: self._known(each) for each in self._ids}
 
     def _known(self, each: str) -> Observation:
-        fact = Fact.UNCERTAIN if each in self._handed_over else Fact.NOT_SENT
-        return self._answers.get(each, Observation(fact, self._failure))
+        if each in self._answers:
+            return self._answers[each]
+        if each in self._handed_over:
+            return Observation(Fact.UNCERTAIN, self._failure or "no answer before the deadline")
+        return Observation(Fact.NOT_SENT, self._failure or "not sent before the deadline")

@@ -12,6 +12,7 @@ import random
 import threading
 import weakref
 from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import suppress
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
@@ -121,10 +122,14 @@ class Listener:
         self._ear = None
 
     def _listen(self) -> None:
-        if self._ear is None:
-            self._ear = _Ear(self._endpoint, self._connect, self._silent, self._watches)
-            weakref.finalize(self, self._ear.stop)
-            self._ear.start()
+        if self._ear is not None:
+            return
+        ear = _Ear(self._endpoint, self._connect, self._silent, self._watches)
+        # Where there are no threads left, hints are missed, and no launch.
+        with suppress(RuntimeError):
+            ear.start()
+            self._ear = ear
+            weakref.finalize(self, ear.stop)
 
 
 class _Ear(threading.Thread):

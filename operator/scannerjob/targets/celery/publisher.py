@@ -20,8 +20,6 @@ log = logging.getLogger(__name__)
 
 # How long a question to the broker may take; a launch has its own deadline.
 _PATIENCE = 10.0
-# And one on whose answer nothing depends.
-_LITTLE_PATIENCE = 1.0
 
 _Answer = TypeVar("_Answer")
 
@@ -100,17 +98,12 @@ class Publisher:
                 await self.contact()
 
     async def look(self, queue: str) -> Backlog | None:
-        """What is in a queue; None where there is none, or the broker does not tell at once."""
-        try:
-            return await self._ask(partial(self._look, queue), _LITTLE_PATIENCE)
-        except TargetError:
-            return None
+        """What is in a queue; None where there is none. Raises TargetError."""
+        return await self._ask(partial(self._look, queue))
 
-    async def _ask(
-        self, question: Callable[[Broker], _Answer], patience: float = _PATIENCE
-    ) -> _Answer:
+    async def _ask(self, question: Callable[[Broker], _Answer]) -> _Answer:
         try:
-            return await self._lane.run(question, boottime() + patience)
+            return await self._lane.run(question, boottime() + _PATIENCE)
         except Exception as error:  # noqa: BLE001 - whatever a client raises, nothing is known
             raise self.endpoint.failure("BrokerUnreachable", error) from None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
 
@@ -9,6 +10,7 @@ from scannerjob.clock import boottime
 from scannerjob.model.facts import Backlog, Observation, Send, Sightings, TargetTraits
 from scannerjob.model.ledger import Item
 from scannerjob.model.spec import CeleryTarget as CelerySpec
+from scannerjob.ports import TargetError
 from scannerjob.targets.celery.events import Watch
 from scannerjob.targets.celery.outcomes import Outcomes
 from scannerjob.targets.celery.publisher import Publisher
@@ -41,6 +43,7 @@ class CeleryTarget:
         self._life_margin = life_margin
         self._backlog: Backlog | None = None
         self._next_look = 0.0
+        self._looking: asyncio.Task[None] | None = None
         self._watch = watch
 
     @property
@@ -73,26 +76,29 @@ class CeleryTarget:
         Events are no evidence: they make it look at the rows, no more. Raises TargetError.
         """
         hinted = self._watch is not None and self._watch.take(ids)
-        if ids:
-            await self._publisher.learn()
-        backlog = await self._look() if ids else None
-        if not ids or self._outcomes is None:
-            return Sightings(backlog=backlog, hinted=hinted)
-        outcomes = await self._outcomes.read(list(ids))
-        return Sightings(outcomes, backlog=backlog, hinted=hinted)
+        if not ids:
+            return Sightings()
+        await self._publisher.learn()
+        self._look_at_queue()
+        outcomes = await self._outcomes.read(list(ids)) if self._outcomes else {}
+        return Sightings(outcomes, backlog=self._backlog, hinted=hinted)
 
-    async def _look(self) -> Backlog | None:
-        """The queue as it was a moment ago: it is looked at now and then.
+    def _look_at_queue(self) -> None:
+        """Look at it now and then, and wait for nothing: a later call has the answer.
 
-        A broker that does not tell is not asked again soon: rows and results settle launches even
-        while it hangs.
+        Rows and results settle launches even while the broker hangs.
         """
-        queue = self._celery.queue
-        if self._celery.exchange is None and boottime() >= self._next_look:
+        due = boottime() >= self._next_look and (self._looking is None or self._looking.done())
+        if due and self._celery.exchange is None:
+            self._looking = asyncio.create_task(self._look(self._celery.queue))
+
+    async def _look(self, queue: str) -> None:
+        try:
             self._backlog = await self._publisher.look(queue)
-            rest = _LOOK_EVERY if self._backlog else _AFTER_A_VAIN_LOOK
-            self._next_look = boottime() + rest
-        return self._backlog
+            self._next_look = boottime() + _LOOK_EVERY
+        except TargetError:
+            self._backlog = None
+            self._next_look = boottime() + _AFTER_A_VAIN_LOOK
 
     async def launch(self, sends: Sequence[Send], deadline: float) -> Mapping[str, Observation]:
         """Publish one task per send, none after `deadline`; says of each what is known."""

@@ -99,6 +99,8 @@ class JobTarget:
         try:
             return await self._observe(set(ids))
         except PortError as error:
+            # What happened meanwhile, no watch may have told.
+            self._listed_at = None
             raise TargetError(error.reason, str(error)) from None
 
     async def _observe(self, ids: set[str]) -> Sightings:
