@@ -351,6 +351,29 @@ def test_a_user_who_may_not_declare_is_told_so(
     assert facts(launch(opened(amqp_url), make_sends(2))) == ACCEPTED
 
 
+def test_what_it_refuses_to_take_was_not_sent(
+    rabbit_server: RabbitServer, amqp_url: str, target: CeleryTarget, channel: Any
+) -> None:
+    vhost = amqp_url.rpartition("/")[2]
+    rights = {"configure": ".*", "write": ".*", "read": ".*"}
+
+    async def scenario() -> None:
+        await target.launch(make_sends(1), soon())
+        rabbit_server.ask("PUT", f"permissions/{vhost}/app", {**rights, "write": "^$"})
+        # A connection may believe for a moment in what it was allowed.
+        await asyncio.to_thread(close_connections, rabbit_server, vhost)
+        for _ in range(2):
+            seen = await target.launch(make_sends(3), soon())
+            assert facts(seen) == NOT_SENT
+            assert "ACCESS_REFUSED" in reasons(seen)
+        rabbit_server.ask("PUT", f"permissions/{vhost}/app", rights)
+        assert facts(await target.launch(make_sends(3), soon())) == ACCEPTED
+
+    asyncio.run(scenario())
+    with Connection(amqp_url) as connection:
+        assert depth(connection.default_channel) == 4
+
+
 def test_a_black_hole_holds_up_neither_the_loop_nor_another_broker(amqp_url: str) -> None:
     async def scenario() -> None:
         brokers = Brokers()

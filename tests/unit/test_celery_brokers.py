@@ -88,6 +88,26 @@ def test_what_would_be_ignored_is_refused(celery: dict[str, Any], expected: str)
     assert expected in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("celery", "field"),
+    [
+        ({"headers": {"CC": "elsewhere"}}, "spec.celery.headers.CC"),
+        ({"headers": {"é" * 130: "x"}}, "spec.celery.headers"),
+        ({"headers": {str(n): "🐘" * 1000 for n in range(20)}}, "spec.celery.headers"),
+        ({"queue": "é" * 130}, "spec.celery.queue"),
+        ({"exchange": "docs", "routingKey": "é" * 130}, "spec.celery.routingKey"),
+    ],
+)
+def test_names_for_which_a_broker_has_no_room_or_its_own_meaning(
+    celery: dict[str, Any], field: str
+) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Brokers().open("amqp://broker/app", None, celery_spec(**celery))
+
+    assert caught.value.reason == "InvalidSpec"
+    assert str(caught.value).startswith(field)
+
+
 def test_sqlite_is_refused_where_files_are_not_shared(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError):
         Brokers(allow_sqlite=False).open(f"sqla+sqlite:///{tmp_path}/b", None, celery_spec())

@@ -322,6 +322,13 @@ class TestLapses:
         assert (only(decision).phase, only(decision).attempt) == (WAITING, 2)
         assert (only(decision).reason, decision.ledger.lost) == ("Lost", 1)
 
+    def test_one_that_may_never_have_been_sent_costs_no_attempt(self) -> None:
+        out = ledger(item("a", CLAIMED, until=ago(1)), last_settled=ago(30))
+
+        decision = decided(bounded(suspend=True), out, facts(rows("a")))
+
+        assert (only(decision).attempt, only(decision).reason) == (1, "NeverStarted")
+
     def test_where_nobody_worked_it_never_started_and_costs_no_attempt(self) -> None:
         out = ledger(item("a", until=ago(1)), last_settled=ago(999))
 
@@ -697,13 +704,14 @@ def test_a_person_who_deletes_rows_costs_the_others_no_attempt() -> None:
 
 
 @pytest.mark.parametrize(
-    ("republish", "age", "again"), [(True, 34, 0), (True, 35, 1), (False, 90, 0)]
+    ("republish", "age", "sends", "again"),
+    [(True, 34, 1, 0), (True, 35, 1, 1), (True, 90, 4, 1), (True, 90, 5, 0), (False, 90, 1, 0)],
 )
 def test_what_no_target_remembers_is_left_to_its_sender_and_then_to_its_author(
-    republish: bool, age: int, again: int
+    republish: bool, age: int, sends: int, again: int
 ) -> None:
     traits = replace(SILENT, republish=republish)
-    orphan = ledger(item("a", CLAIMED, since=ago(age)))
+    orphan = ledger(item("a", CLAIMED, since=ago(age), sends=sends))
 
     assert len(sent(decided(spec(), orphan, facts(rows("a"), traits=traits)))) == again
 

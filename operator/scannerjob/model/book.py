@@ -10,7 +10,13 @@ from zlib import crc32
 
 from scannerjob.model.facts import Send, Stray, TargetTraits
 from scannerjob.model.ledger import Item, Ledger, Phase
-from scannerjob.model.limits import ITEM_BYTES, MAX_LEDGER_BYTES, MAX_REASON, MAX_REMEMBERED
+from scannerjob.model.limits import (
+    ITEM_BYTES,
+    MAX_LEDGER_BYTES,
+    MAX_REASON,
+    MAX_REMEMBERED,
+    MAX_REPUBLISHED,
+)
 from scannerjob.model.reading import free_slots
 from scannerjob.model.row import Row
 from scannerjob.model.spec import ScannerJobSpec
@@ -91,7 +97,8 @@ class Book:
 
         It is where it cannot become a second execution, or where the author put up with that.
         """
-        wanted = self._traits.republish or self.is_remembered(item)
+        republish = self._traits.republish and item.sends < MAX_REPUBLISHED
+        wanted = republish or self.is_remembered(item)
         return wanted and (item.until is None or self.lifetime() is not None)
 
     def lifetime(self) -> timedelta | None:

@@ -15,6 +15,9 @@ LATEST_SEND = timedelta(minutes=15)
 # A claim that a look did not find is sent again only this soon after the look: however long its
 # query takes, or a process is frozen, it is known when the last send of a launch can have begun.
 RESEND_AFTER_LOOK = timedelta(minutes=5)
+# Where a second message may mean a second execution, and the author puts up with it, a launch is
+# sent so often at most: a broker that answers to none of them may have them all.
+MAX_REPUBLISHED = 5
 # Launches of which nothing was heard for this long make the condition Stalled.
 STALLED_AFTER = timedelta(hours=1)
 # That no worker was seen is said after this: where the broker knows who listens, and where it can

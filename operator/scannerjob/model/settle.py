@@ -130,9 +130,13 @@ def _leaving_settles(item: Item, facts: Facts, told: bool) -> bool:
 
 
 def _lapse(book: Book, item: Item, seen: Observation | None) -> None:
-    """Its life is over and nothing was heard: lost, or never started if nobody worked."""
+    """Its life is over and nothing was heard: lost, or never started if nobody worked.
+
+    That others worked tells nothing of one that may never have been sent.
+    """
     others = book.ledger.last_settled
-    others_ran = others is not None and others > item.since
+    was_sent = item.phase is Phase.LAUNCHED
+    others_ran = was_sent and others is not None and others > item.since
     if seen is not None and seen.fact in (Fact.STARTED, Fact.NOT_STARTED):
         others_ran = seen.fact is Fact.STARTED
     if others_ran:

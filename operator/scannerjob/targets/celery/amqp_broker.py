@@ -24,6 +24,11 @@ from scannerjob.targets.celery.messages import Composer, Message
 
 # How long the broker may take for an answer, and for taking what is written to it.
 _PATIENCE = 4.0
+# And for the next confirm, where it may have to write to a disk that is busy.
+_CONFIRMED_WITHIN = 20.0
+# The broker drops a connection of which it heard nothing for twice as long, one that it has stopped
+# reading from included: it is made anew when it is needed.
+_HEARTBEAT = 60.0
 # How many messages may be on their way: a broker that becomes short of memory stops reading, and
 # what it did not read may reach it hours later.
 _AT_ONCE = 100
@@ -71,6 +76,7 @@ class AmqpBroker:
             transport=_Transport,
             ssl=dict(self._endpoint.tls),
             connect_timeout=_PATIENCE,
+            heartbeat=_HEARTBEAT,
             transport_options={"on_blocked": _blocked},
         )
         self._connection = client.transport.establish_connection()
@@ -118,12 +124,18 @@ class AmqpBroker:
             self._put(batch, celery.exchange or "", delivery)
 
     def _put(self, batch: Sequence[Message[Any]], exchange: str, delivery: Delivery) -> None:
-        for message in batch:
-            delivery.hand_over([message.id])
-            self._confirms.expect(message.id, delivery)
-            self._channel.put(message.payload, exchange, message.queue, True)
-        while self._confirms.awaited:
-            self._connection.drain_events(timeout=_PATIENCE)
+        try:
+            for message in batch:
+                delivery.hand_over([message.id])
+                self._confirms.expect(message.id, delivery)
+                self._channel.put(message.payload, exchange, message.queue, True)
+            while self._confirms.awaited:
+                self._connection.drain_events(timeout=_CONFIRMED_WITHIN)
+        except amqp.ChannelError as error:
+            # Of one that is on its way alone it is told before it is put anywhere.
+            if len(batch) == 1:
+                delivery.answer(batch[0].id, Fact.NOT_SENT, self._endpoint.describe(error))
+            raise
 
     def _problem_with_route(self, celery: CelerySpec) -> str | None:
         """Why messages would lead nowhere, if that shows beforehand."""

@@ -34,6 +34,8 @@ _RESULT_BACKEND = "spec.celery.resultBackend"
 _KINDS = {_BROKER: "broker", _RESULT_BACKEND: "result backend"}
 
 _BROKERS = "redis://, rediss://, amqp://, amqps:// or sqla+DATABASE_URL"
+# What AMQP has room for; a whole header must fit into one frame.
+_MAX_NAME, _MAX_HEADERS = 255, 64 * 1024
 _SQL_BROKERS = ("sqla", "sqlalchemy")
 _READABLE_RESULTS = (
     "redis://, rediss:// or db+DATABASE_URL (results sent over a broker reach their caller only)"
@@ -196,8 +198,26 @@ def _check(celery: CelerySpec) -> None:
         raise _not_yet("spec.celery.guard")
     if (celery.exchange is None) != (celery.routing_key is None):
         raise _invalid("spec.celery", "set exchange and routingKey together, or only queue")
+    _check_names(celery)
+
+
+def _check_names(celery: CelerySpec) -> None:
     for name in sorted(reserved_headers() & celery.headers.keys()):
         raise _invalid(f"spec.celery.headers.{name}", "Celery sets this header itself")
+    for name in sorted({"CC", "BCC"} & celery.headers.keys()):
+        raise _invalid(f"spec.celery.headers.{name}", "RabbitMQ would send copies elsewhere")
+    for field, text in _names(celery):
+        if len(text.encode()) > _MAX_NAME:
+            raise _invalid(field, f"takes more than {_MAX_NAME} bytes in UTF-8")
+    if sum(len(f"{name}{value}".encode()) for name, value in celery.headers.items()) > _MAX_HEADERS:
+        raise _invalid("spec.celery.headers", f"take more than {_MAX_HEADERS} bytes in UTF-8")
+
+
+def _names(celery: CelerySpec) -> Iterator[tuple[str, str]]:
+    yield "spec.celery.queue", celery.queue
+    yield "spec.celery.exchange", celery.exchange or ""
+    yield "spec.celery.routingKey", celery.routing_key or ""
+    yield from (("spec.celery.headers", name) for name in celery.headers)
 
 
 def _refused(field: str, expected: str) -> ConfigurationError:

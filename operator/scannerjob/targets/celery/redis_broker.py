@@ -177,6 +177,8 @@ class RedisBroker:
         """Drop the connection."""
         with contextlib.suppress(Exception):
             self._channel.close()
+            # kombu's for its consumers, which it leaves open.
+            self._channel.connection.cycle.close()
 
 
 def _batches(messages: Iterable[Message[str]]) -> Iterator[list[Message[str]]]:
