@@ -75,7 +75,7 @@ class ControlPlane:
         self.controller_manager.start()
         eventually(
             lambda: self.kubectl("get", "serviceaccount", "default", "--ignore-not-found"),
-            timeout=60,
+            timeout=110,
             message="the controller manager made the service account default",
         )
         return self
@@ -132,7 +132,7 @@ class ControlPlane:
                 "KUBECONFIG": str(kubeconfig or self.kubeconfig()),
                 "HOME": str(self.folder),
             },
-            timeout=60,
+            timeout=110,
         )
         if done.returncode != 0:
             raise KubectlError(f"kubectl {' '.join(map(str, args))}: {done.stderr.strip()}")
