@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from scannerjob.model.decide import ACCEPT_LOST_LEDGER, decide
-from scannerjob.model.facts import Fact, Facts, Hold, Observation, Stray, TargetTraits
+from scannerjob.model.facts import Fact, Facts, Hold, Observation, Report, Stray, TargetTraits
 from scannerjob.model.ledger import Item, Ledger, Phase, ledger_to_status
 from scannerjob.model.limits import MAX_LEDGER_BYTES, MAX_REASON
 from scannerjob.model.reading import orphans_that_left
@@ -477,6 +477,17 @@ class TestLaunchesThatAreGone:
 
         assert released.ledger == replace(ledger(), items=())
         assert (waiting.phase, waiting.attempt, waiting.reason) == (WAITING, 2, "NeverCreated")
+
+    def test_that_we_made_ourselves_are_gone_by_now_and_no_new_ones(self) -> None:
+        claim = item("a", CLAIMED, since=ago(900))
+        reports = {claim.id: Report(1, Observation(Fact.ACCEPTED))}
+
+        decision = decided(
+            spec(suspend=True), ledger(claim), replace(self.gone("a"), reports=reports)
+        )
+
+        assert (only(decision).phase, only(decision).attempt) == (WAITING, 2)
+        assert (decision.ledger.launched, decision.ledger.lost) == (1, 1)
 
     def test_were_looked_for_when_reading_began_and_not_now(self) -> None:
         claim = item("a", CLAIMED, since=ago(900))

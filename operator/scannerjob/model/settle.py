@@ -19,11 +19,11 @@ def settle(book: Book, facts: Facts) -> None:
     observations = facts.observations or {}
     for item in book:
         if item.phase is Phase.CLAIMED:
-            seen = observations.get(item.id)
-            if _never_came(item, seen, facts.read_at):
+            seen, report = observations.get(item.id), facts.reports.get(item.id)
+            if _never_came(item, seen, facts.read_at) and not _was_sent(report, seen):
                 book.release(item, "NeverCreated")
             else:
-                _take_report(book, item, facts.reports.get(item.id), seen)
+                _take_report(book, item, report, seen)
     if facts.observations is not None:
         _settle_outstanding(book, facts)
     if facts.rows is not None:
