@@ -74,7 +74,7 @@ class SecretConnector:
         self._secrets = secrets
         self._jobs = jobs
         self._databases = Databases(in_cluster=in_cluster)
-        self._brokers = Brokers(allow_sqlite=not in_cluster)
+        self._brokers = Brokers(local_files=not in_cluster)
         self._opened: dict[Ref, _Opened] = {}
 
     async def connect(self, snapshot: Snapshot, spec: ScannerJobSpec) -> Connections:

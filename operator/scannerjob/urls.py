@@ -54,23 +54,23 @@ _BEGINNING = 12
 _MAX_LINE = 500
 
 
-def parse_database_url(text: str, *, allow_sqlite: bool = True) -> URL:
+def parse_database_url(text: str, *, local_files: bool = True) -> URL:
     """The URL of a database, with the driver that is installed for it.
 
-    `allow_sqlite` is for a process that works with files of its own machine: without it neither a
+    `local_files` is for a process that works with files of its own machine: without it neither a
     SQLite database nor a certificate's file can be named. Raises ConfigurationError, reason
     InvalidURL, with no part of the text in its message.
     """
     url = _parse(text)
     driver = _DRIVERS.get(url.drivername)
-    if driver is None or (driver == "sqlite" and not allow_sqlite):
-        raise _invalid(f"must begin with {_accepted(allow_sqlite)}")
+    if driver is None or (driver == "sqlite" and not local_files):
+        raise _invalid(f"must begin with {_accepted(local_files)}")
     url = url.set(drivername=driver)
     # The host in the URL of a file is a part of its path, or another database was meant.
     misread = driver == "sqlite" and (url.host or url.username)
     if misread or not url.database or url.database == ":memory:":
         raise _invalid(f"names no database: expected {_expected(url)}")
-    _check_options(url, allow_files=allow_sqlite)
+    _check_options(url, allow_files=local_files)
     return url
 
 
@@ -181,9 +181,9 @@ def _invalid(what: str) -> ConfigurationError:
     return ConfigurationError("InvalidURL", f"the URL {what}")
 
 
-def _accepted(allow_sqlite: bool) -> str:
+def _accepted(local_files: bool) -> str:
     accepted = "postgresql://, mysql:// or mariadb:// (drivers: psycopg, PyMySQL)"
-    return f"{accepted}, or sqlite:///PATH" if allow_sqlite else accepted
+    return f"{accepted}, or sqlite:///PATH" if local_files else accepted
 
 
 def _expected(url: URL) -> str:

@@ -110,7 +110,7 @@ def test_names_for_which_a_broker_has_no_room_or_its_own_meaning(
 
 def test_sqlite_is_refused_where_files_are_not_shared(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError):
-        Brokers(allow_sqlite=False).open(f"sqla+sqlite:///{tmp_path}/b", None, celery_spec())
+        Brokers(local_files=False).open(f"sqla+sqlite:///{tmp_path}/b", None, celery_spec())
 
 
 def test_endpoints_tell_servers_apart_but_not_passwords() -> None:

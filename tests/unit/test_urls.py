@@ -97,7 +97,7 @@ def test_what_is_refused_is_not_shown(text: str) -> None:
 def test_files_are_accepted_outside_a_cluster_only(text: str) -> None:
     parse_database_url(text)
     with pytest.raises(ConfigurationError):
-        parse_database_url(text, allow_sqlite=False)
+        parse_database_url(text, local_files=False)
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,7 @@ class Server:
         self, url: str, files: CertificateFiles | None = None, *, in_cluster: bool
     ) -> None:
         """Raises ConfigurationError where the URL cannot be used, or not with certificates."""
-        parsed = parse_database_url(url, allow_sqlite=not in_cluster)
+        parsed = parse_database_url(url, local_files=not in_cluster)
         self.in_cluster = in_cluster
         self.identity = endpoint_identity(url)
         self.dialect: Dialect = dialect_of(parsed)

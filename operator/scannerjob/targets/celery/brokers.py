@@ -62,11 +62,11 @@ def _nobody() -> None:
 class Brokers:
     """Opens Celery targets. A broker's connection goes with the last target that uses it.
 
-    `allow_sqlite` is for a process that works with its own machine's files.
+    `local_files` is for a process that works with its own machine's files.
     """
 
-    def __init__(self, *, allow_sqlite: bool = True) -> None:
-        self._allow_sqlite = allow_sqlite
+    def __init__(self, *, local_files: bool = True) -> None:
+        self._local_files = local_files
         # A call that hangs keeps its publisher here, so that however often a target is opened anew,
         # the threads that hang are counted together.
         self._publishers: WeakValueDictionary[_Place, Publisher] = WeakValueDictionary()
@@ -152,14 +152,14 @@ class Brokers:
 
     def _redis(self, field: str, url: str, files: CertificateFiles | None) -> Endpoint:
         with _named(field):
-            tls = redis_tls(url, files, allow_files=self._allow_sqlite)
+            tls = redis_tls(url, files, allow_files=self._local_files)
         return Endpoint(_KINDS[field], url, tls, files)
 
     def _database(
         self, field: str, url: str, bare: str, files: CertificateFiles | None
     ) -> tuple[URL, Endpoint]:
         with _named(field):
-            database = parse_database_url(bare, allow_sqlite=self._allow_sqlite)
+            database = parse_database_url(bare, local_files=self._local_files)
             tls = database_arguments(database, files)
         return database, Endpoint(_KINDS[field], url, tls, files)
 
