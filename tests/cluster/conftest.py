@@ -8,16 +8,20 @@ import pytest
 from tests.cluster.jobs import JobWorkload
 from tests.cluster.operators import Operators
 from tests.support.apiproxy import ApiProxy
-from tests.support.controlplane import ControlPlane
+from tests.support.controlplane import ControlPlane, KubectlError
+from tests.support.waiting import eventually
 
 CRDS = Path(__file__).parents[2] / "crds"
 
 
 def install_crd(plane: ControlPlane) -> None:
     plane.kubectl("apply", "-f", CRDS)
-    plane.kubectl(
-        "wait", "--for=condition=Established", "crd/scannerjobs.scannerjob.dev", "--timeout=30s"
+    established = (
+        *("wait", "--for=condition=Established", "crd/scannerjobs.scannerjob.dev"),
+        "--timeout=30s",
     )
+    # kubectl fails at once where the new kind has no conditions yet.
+    eventually(lambda: plane.kubectl(*established), timeout=60, ignoring=KubectlError)
 
 
 @pytest.fixture(scope="session")
