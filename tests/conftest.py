@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.controlplane import ControlPlane
+from tests.support.impostors import Impostors
 from tests.support.rabbitmq import RabbitServer
 from tests.support.servers import MariaDBServer, PostgresServer, RedisServer
 
@@ -97,6 +98,20 @@ def mariadb_url(mariadb_server: MariaDBServer) -> str:
 def amqp_url(rabbit_server: RabbitServer) -> str:
     """A new virtual host of RabbitMQ."""
     return rabbit_server.create_vhost()
+
+
+@pytest.fixture
+def locked_redis() -> Iterator[RedisServer]:
+    """A Redis that wants a password."""
+    with RedisServer(requirepass=True) as redis:
+        yield redis
+
+
+@pytest.fixture
+def impostors() -> Iterator[Impostors]:
+    """Servers that are not what they seem."""
+    with Impostors() as impostors:
+        yield impostors
 
 
 @pytest.fixture

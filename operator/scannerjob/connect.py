@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
 from scannerjob.logs import hide
 from scannerjob.model.spec import Connection, ScannerJobSpec, SecretKeyRef
-from scannerjob.ports import ConfigurationError, Connections, Ref, Snapshot
+from scannerjob.ports import ConfigurationError, Connections, Ref, Snapshot, naming
 from scannerjob.secrets import Secrets
 from scannerjob.sources import Databases, SqlSource
 from scannerjob.targets.celery import Brokers, CeleryTarget
@@ -122,7 +121,7 @@ class SecretConnector:
         self.wake(ref)
 
     def _open_database(self, database: _Access, spec: ScannerJobSpec) -> SqlSource:
-        with _named("spec.database"):
+        with naming("spec.database"):
             return self._databases.open(database.url, spec, database.files)
 
     def _open_broker(
@@ -180,16 +179,8 @@ class SecretConnector:
             raise ConfigurationError(error.reason, message) from None
 
     async def _secret(self, ref: Ref, field: str, name: str) -> Mapping[str, bytes]:
-        with _named(field):
+        with naming(field):
             return await self._secrets.get(ref.namespace, name)
-
-
-@contextmanager
-def _named(field: str) -> Iterator[None]:
-    try:
-        yield
-    except ConfigurationError as error:
-        raise ConfigurationError(error.reason, f"{field}: {error}") from None
 
 
 def _secrets_of(spec: ScannerJobSpec) -> Iterator[str]:

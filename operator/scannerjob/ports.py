@@ -6,7 +6,8 @@ known is an exception here, never an empty answer: an empty answer launches work
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
@@ -84,6 +85,15 @@ class TargetError(PortError):
 
 class ConfigurationError(PortError):
     """The ScannerJob refers to what is not there, or not usable: SecretNotFound, InvalidURL, ..."""
+
+
+@contextmanager
+def naming(field: str) -> Iterator[None]:
+    """Let a ConfigurationError that is raised within begin with the field of the spec."""
+    try:
+        yield
+    except ConfigurationError as error:
+        raise ConfigurationError(error.reason, f"{field}: {error}") from None
 
 
 class LedgerStore(Protocol):

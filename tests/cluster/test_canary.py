@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -21,19 +21,6 @@ from tests.support.ports import free_port
 from tests.support.processes import Process
 from tests.support.servers import PostgresServer, RedisServer
 from tests.support.waiting import eventually
-
-
-@pytest.fixture
-def impostors() -> Iterator[Impostors]:
-    with Impostors() as impostors:
-        yield impostors
-
-
-@pytest.fixture
-def locked_redis() -> Iterator[RedisServer]:
-    """A Redis that wants a password."""
-    with RedisServer(requirepass=True) as redis:
-        yield redis
 
 
 @pytest.mark.timeout(240)

@@ -30,19 +30,6 @@ def household(tmp_path: Path, redis_url: str) -> Iterator[Household]:
         yield household
 
 
-@pytest.fixture
-def impostors() -> Iterator[Impostors]:
-    with Impostors() as impostors:
-        yield impostors
-
-
-@pytest.fixture
-def locked_redis() -> Iterator[RedisServer]:
-    """A Redis that wants a password."""
-    with RedisServer(requirepass=True) as redis:
-        yield redis
-
-
 @pytest.mark.timeout(300)
 def test_no_url_is_shown_that_never_works(
     household: Household,

@@ -5,7 +5,6 @@
 
 import asyncio
 import json
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -37,17 +36,6 @@ from tests.support.servers import RedisServer
 from tests.support.waiting import eventually
 
 RECORDS = timedelta(hours=23)
-
-
-@pytest.fixture
-def target(redis_url: str) -> CeleryTarget:
-    return opened(redis_url)
-
-
-@pytest.fixture
-def client(redis_server: RedisServer) -> Iterator[redis.Redis]:
-    with redis_server.client() as client:
-        yield client
 
 
 def test_sending_again_puts_no_second_message(target: CeleryTarget, client: redis.Redis) -> None:

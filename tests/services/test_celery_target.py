@@ -6,7 +6,7 @@
 import asyncio
 import base64
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,19 +38,7 @@ from tests.support.celery_target import (
     told,
 )
 from tests.support.ports import free_port
-from tests.support.servers import RedisServer
 from tests.support.waiting import eventually
-
-
-@pytest.fixture
-def target(redis_url: str) -> CeleryTarget:
-    return opened(redis_url)
-
-
-@pytest.fixture
-def client(redis_server: RedisServer) -> Iterator[redis.Redis]:
-    with redis_server.client() as client:
-        yield client
 
 
 @pytest.fixture(params=["redis", "rabbitmq", "sqlite", "postgres", "mariadb"])

@@ -7,7 +7,7 @@ import asyncio
 import gc
 import json
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -33,17 +33,6 @@ from tests.support.celery_target import (
 from tests.support.ports import free_port
 from tests.support.servers import RedisServer
 from tests.support.waiting import eventually
-
-
-@pytest.fixture
-def target(redis_url: str) -> CeleryTarget:
-    return opened(redis_url)
-
-
-@pytest.fixture
-def client(redis_server: RedisServer) -> Iterator[redis.Redis]:
-    with redis_server.client() as client:
-        yield client
 
 
 def test_a_refused_connection_proves_that_nothing_was_sent() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from pymysql.constants import CR, ER, FIELD_TYPE
 from sqlalchemy import URL, Connection, Engine, create_engine
 
+from scannerjob.drivers import mysql_password
 from scannerjob.model.plan import INDEXED, PlanFinding
 from scannerjob.sources import dialects
 from scannerjob.sources.dialects import Dialect, Plan
@@ -79,8 +80,7 @@ class MySQL(Dialect):
                 **tls,
                 # In any other, two different keys could look the same.
                 "charset": "utf8mb4",
-                # PyMySQL would encode a text as Latin-1; other clients have it in UTF-8.
-                "password": (url.password or "").encode(),
+                "password": mysql_password(url),
                 "connect_timeout": dialects.CONNECT_SECONDS,
                 "read_timeout": dialects.CONNECT_SECONDS,
                 "write_timeout": dialects.CONNECT_SECONDS,

@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError
 
+from scannerjob.drivers import connect_args
 from scannerjob.ports import ConfigurationError
 from scannerjob.tls import database_arguments
 from scannerjob.urls import error_line, host_of, parse_database_url
@@ -136,7 +137,7 @@ def _is_sqlite(url: URL) -> bool:
 def _engine(url: URL, timeout: float) -> Engine:
     engine = create_engine(
         url,
-        connect_args={**_connect_args(url, timeout), **database_arguments(url, None)},
+        connect_args={**connect_args(url, timeout), **database_arguments(url, None)},
         isolation_level="AUTOCOMMIT",
         pool_size=POOL_SIZE,
         pool_pre_ping=True,
@@ -145,26 +146,6 @@ def _engine(url: URL, timeout: float) -> Engine:
     if _is_sqlite(url):
         event.listen(engine, "connect", _prepare_sqlite)
     return engine
-
-
-def _connect_args(url: URL, timeout: float) -> dict[str, Any]:
-    match url.get_backend_name():
-        case "sqlite":
-            return {"timeout": timeout}  # how long to wait for another process's write
-        case "postgresql":
-            return {
-                "connect_timeout": max(2, round(timeout)),
-                "tcp_user_timeout": round(timeout * 1000),
-                "keepalives_idle": max(1, round(timeout)),
-                # PgBouncer in transaction mode knows no prepared statements of ours.
-                "prepare_threshold": None,
-            }
-        case _:
-            return {
-                # PyMySQL would encode a text as Latin-1; other clients have it in UTF-8.
-                "password": (url.password or "").encode(),
-                **{f"{step}_timeout": timeout for step in ("connect", "read", "write")},
-            }
 
 
 def _prepare_sqlite(connection: Any, _: Any) -> None:

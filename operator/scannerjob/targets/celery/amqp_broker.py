@@ -13,11 +13,11 @@ from uuid import uuid4
 
 from amqp import basic_message as amqp_basic
 from amqp import exceptions as amqp
-from kombu.connection import Connection
 from kombu.transport import pyamqp
 
 from scannerjob.model.facts import Backlog, Fact, Observation, Send
 from scannerjob.model.spec import CeleryTarget as CelerySpec
+from scannerjob.targets.celery.amqp_connection import leave, open_amqp
 from scannerjob.targets.celery.delivery import Delivery
 from scannerjob.targets.celery.endpoint import Endpoint
 from scannerjob.targets.celery.messages import Composer, Message
@@ -32,7 +32,6 @@ _HEARTBEAT = 60.0
 # How many messages may be on their way: a broker that becomes short of memory stops reading, and
 # what it did not read may reach it hours later.
 _AT_ONCE = 100
-_LEAVE_WITHIN = 1.0
 _NACKED = "it did not take the message (nack): its queue is full, or failed"
 
 
@@ -71,17 +70,13 @@ class AmqpBroker:
         self._connect()
 
     def _connect(self) -> None:
-        client = Connection(
-            self._endpoint.url,
-            transport=_Transport,
-            ssl=dict(self._endpoint.tls),
-            connect_timeout=_PATIENCE,
+        self._connection = open_amqp(
+            self._endpoint,
+            patience=_PATIENCE,
             heartbeat=_HEARTBEAT,
-            transport_options={"on_blocked": _blocked},
+            transport=_Transport,
+            on_blocked=_blocked,
         )
-        self._connection = client.transport.establish_connection()
-        # py-amqp waits for most answers for ever, unless the socket does not.
-        self._connection.transport.sock.settimeout(_PATIENCE)
         self._channel = self._connection.channel()
         self._confirms = _Confirms(self._channel)
         self._composer: Composer[Any] = Composer(self._channel, declare=False)
@@ -154,9 +149,7 @@ class AmqpBroker:
         Celery's own producers declare it anew, which fails where a worker's configuration knows it
         by other arguments (a quorum queue, priorities).
         """
-        try:
-            self._declaring.queue_declare(queue, passive=True)
-        except amqp.NotFound:
+        if self.look(queue) is None:
             self._composer.queue(queue, self._declaring).declare()
 
     def supersede(self, ids: Sequence[str]) -> Mapping[str, Observation]:
@@ -173,12 +166,7 @@ class AmqpBroker:
 
     def close(self) -> None:
         """Drop the connection, and take leave of the broker if it answers."""
-        with suppress(Exception):
-            if self._connection.connected:
-                self._connection.transport.sock.settimeout(_LEAVE_WITHIN)
-                self._connection.close()
-        with suppress(Exception):
-            self._connection.collect()
+        leave(self._connection)
 
 
 class _Confirms:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
 from typing import TypeVar
@@ -14,7 +13,7 @@ from sqlalchemy import URL
 
 from scannerjob.model.spec import NO_TIME, ScannerJobSpec
 from scannerjob.model.spec import CeleryTarget as CelerySpec
-from scannerjob.ports import ConfigurationError
+from scannerjob.ports import ConfigurationError, naming
 from scannerjob.targets.celery.amqp_broker import AmqpBroker
 from scannerjob.targets.celery.endpoint import Endpoint
 from scannerjob.targets.celery.event_streams import AmqpEvents, RedisEvents
@@ -116,7 +115,7 @@ class Brokers:
                 endpoint = self._redis(_BROKER, url, files)
                 return Publisher(endpoint, partial(RedisBroker, endpoint), keeps_records=None)
             case "amqp" | "pyamqp" | "amqps":
-                with _named(_BROKER):
+                with naming(_BROKER):
                     tls = amqp_tls(url, files)
                 endpoint = Endpoint(_KINDS[_BROKER], url, tls, files)
                 return Publisher(endpoint, partial(AmqpBroker, endpoint), keeps_records=False)
@@ -151,25 +150,17 @@ class Brokers:
         return self._listeners[publisher].watch(wake)
 
     def _redis(self, field: str, url: str, files: CertificateFiles | None) -> Endpoint:
-        with _named(field):
+        with naming(field):
             tls = redis_tls(url, files, allow_files=self._local_files)
         return Endpoint(_KINDS[field], url, tls, files)
 
     def _database(
         self, field: str, url: str, bare: str, files: CertificateFiles | None
     ) -> tuple[URL, Endpoint]:
-        with _named(field):
+        with naming(field):
             database = parse_database_url(bare, local_files=self._local_files)
             tls = database_arguments(database, files)
         return database, Endpoint(_KINDS[field], url, tls, files)
-
-
-@contextmanager
-def _named(field: str) -> Iterator[None]:
-    try:
-        yield
-    except ConfigurationError as error:
-        raise ConfigurationError(error.reason, f"{field}: {error}") from None
 
 
 def _shared(

@@ -7,6 +7,9 @@ from typing import Any
 
 from sqlalchemy import URL, Engine, create_engine
 
+from scannerjob.drivers import connect_args
+
+# In seconds.
 _TIMEOUT = 5
 
 
@@ -17,29 +20,9 @@ def open_engine(url: URL, tls: Mapping[str, Any]) -> Engine:
     """
     return create_engine(
         url,
-        connect_args={**_connect_args(url), **tls},
+        connect_args={**connect_args(url, _TIMEOUT), **tls},
         pool_size=1,
         max_overflow=0,
         pool_pre_ping=True,
         hide_parameters=True,
     )
-
-
-def _connect_args(url: URL) -> dict[str, Any]:
-    match url.get_backend_name():
-        case "sqlite":
-            return {"timeout": _TIMEOUT}  # how long another process's lock is waited for
-        case "postgresql":
-            return {
-                "connect_timeout": _TIMEOUT,
-                "tcp_user_timeout": _TIMEOUT * 1000,
-                "keepalives_idle": _TIMEOUT,
-                # PgBouncer in transaction mode knows no prepared statements of ours.
-                "prepare_threshold": None,
-            }
-        case _:
-            return {
-                # PyMySQL would encode a text as Latin-1; other clients have it in UTF-8.
-                "password": (url.password or "").encode(),
-                **{f"{step}_timeout": _TIMEOUT for step in ("connect", "read", "write")},
-            }

@@ -13,14 +13,12 @@ from typing import Any
 from uuid import uuid4
 
 from celery.events import event_exchange
-from kombu.connection import Connection
 from kombu.entity import Queue
 from kombu.messaging import Consumer
-from redis import Redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
+from scannerjob.targets.celery.amqp_connection import leave, open_amqp
 from scannerjob.targets.celery.endpoint import Endpoint
+from scannerjob.targets.celery.redis_client import open_redis
 
 # How long a connection may wait for an answer; and for events, before it looks after itself.
 _PATIENCE = 5.0
@@ -35,13 +33,8 @@ class RedisEvents:
     """Events as kombu publishes them on Redis: to channels, which keep nothing for anybody."""
 
     def __init__(self, endpoint: Endpoint) -> None:
-        self._redis = Redis.from_url(
-            endpoint.bare_url,
-            **endpoint.tls,
-            socket_connect_timeout=_PATIENCE,
-            socket_timeout=_PATIENCE,
-            health_check_interval=_SIGN_OF_LIFE,
-            retry=Retry(NoBackoff(), 0),
+        self._redis = open_redis(
+            endpoint, socket_timeout=_PATIENCE, health_check_interval=_SIGN_OF_LIFE
         )
         number = self._redis.connection_pool.connection_kwargs.get("db", 0)
         self._channels = f"/{number}.{event_exchange.name}/task.*"
@@ -96,14 +89,7 @@ class AmqpEvents:
         They are acknowledged by being sent, and those that are not sent within Celery's own five
         seconds are dropped: the broker piles up nothing for us.
         """
-        client = Connection(
-            self._endpoint.url,
-            ssl=dict(self._endpoint.tls),
-            connect_timeout=_PATIENCE,
-            heartbeat=_SIGN_OF_LIFE,
-        )
-        self._connection = client.transport.establish_connection()
-        self._connection.transport.sock.settimeout(_PATIENCE)
+        self._connection = open_amqp(self._endpoint, patience=_PATIENCE, heartbeat=_SIGN_OF_LIFE)
         queue = Queue(
             f"{event_exchange.name}.scannerjob-{uuid4()}",
             event_exchange,
@@ -130,9 +116,4 @@ class AmqpEvents:
 
     def close(self) -> None:
         """Drop the connection, and take leave of the broker if it answers."""
-        with suppress(Exception):
-            if self._connection.connected:
-                self._connection.transport.sock.settimeout(_WAIT)
-                self._connection.close()
-        with suppress(Exception):
-            self._connection.collect()
+        leave(self._connection)

@@ -8,9 +8,6 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Protocol
 
-from redis import Redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 from sqlalchemy import URL, bindparam, inspect, text
 
 from scannerjob.clock import boottime
@@ -18,6 +15,7 @@ from scannerjob.model.facts import Fact, Observation
 from scannerjob.targets.celery.database import open_engine
 from scannerjob.targets.celery.endpoint import Endpoint
 from scannerjob.targets.celery.lane import Lane
+from scannerjob.targets.celery.redis_client import open_redis
 from scannerjob.urls import without_userinfo
 
 # How long all that is asked in one go may take.
@@ -74,13 +72,7 @@ class RedisResults:
     """Celery's result backend in Redis. Connects with the first read."""
 
     def __init__(self, endpoint: Endpoint) -> None:
-        self._redis = Redis.from_url(
-            endpoint.bare_url,
-            **endpoint.tls,
-            socket_connect_timeout=5.0,
-            socket_timeout=_PATIENCE,
-            retry=Retry(NoBackoff(), 0),
-        )
+        self._redis = open_redis(endpoint, socket_timeout=_PATIENCE)
 
     def read(self, ids: Sequence[str]) -> Mapping[str, Observation]:
         """What is known of these tasks."""
