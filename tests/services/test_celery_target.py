@@ -25,6 +25,7 @@ from tests.support.celery_target import (
     BlackHole,
     Worker,
     at,
+    background_done,
     celery_spec,
     facts,
     ids_of,
@@ -237,6 +238,7 @@ def test_a_thousand_outcomes_are_one_question(redis_url: str, client: redis.Redi
     ids = [f"task-{number}" for number in range(1000)]
     client.mset({f"celery-task-meta-{each}": json.dumps({"status": "SUCCESS"}) for each in ids})
     told(target, ids)
+    eventually(client.pubsub_numpat, message="events are listened to, which takes commands, too")
     before = client.info("stats")["total_commands_processed"]
 
     assert len(told(target, ids)) == 1000
@@ -279,8 +281,7 @@ def backlog_of(target: CeleryTarget, ids: Sequence[str]) -> Backlog | None:
 
     async def scenario() -> Backlog | None:
         assert (await target.observe(ids)).backlog is None
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        await asyncio.gather(*others)
+        await background_done()
         return (await target.observe(ids)).backlog
 
     return asyncio.run(scenario())

@@ -20,6 +20,7 @@ from tests.support.celery_target import (
     NOT_SENT,
     BlackHole,
     at,
+    background_done,
     celery_spec,
     facts,
     launch,
@@ -255,6 +256,7 @@ def test_a_connection_goes_with_the_last_target_that_uses_it(
         for target in targets:
             await target.launch(make_sends(3), soon())
             await target.observe(["a"])
+        await background_done()
 
     asyncio.run(scenario())
     ours = connections(client) - before

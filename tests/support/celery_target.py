@@ -71,7 +71,21 @@ async def observed(target: CeleryTarget, ids: Collection[str]) -> dict[str, Obse
 
 def told(target: CeleryTarget, ids: Collection[str]) -> dict[str, Observation]:
     """What is observed of these launches, outside of an event loop."""
-    return asyncio.run(observed(target, ids))
+
+    async def scenario() -> dict[str, Observation]:
+        seen = await observed(target, ids)
+        await background_done()
+        return seen
+
+    return asyncio.run(scenario())
+
+
+async def background_done() -> None:
+    """Let a look at the queue end: with its event loop it would be cut off, connection and all.
+
+    To be called by what `asyncio.run` runs, since it waits for all tasks but its own.
+    """
+    await asyncio.gather(*(asyncio.all_tasks() - {asyncio.current_task()}))
 
 
 def facts(seen: Mapping[str, Observation]) -> set[Fact]:
