@@ -342,6 +342,7 @@ def test_the_broker_restarts_while_a_task_runs(stage: Stage) -> None:
     stage.worker()
     stage.scan()
     stage.begin()
+    stage.wait_until_acknowledged()
     stage.server.kill()
     stage.server.start()
     stage.assert_held()

@@ -7,6 +7,7 @@ shows that work goes on; what the tasks recorded says how often they were execut
 import json
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,6 +20,7 @@ from tests.support.celery_worker import CeleryWorker
 from tests.support.fate_tasks import TASKS
 from tests.support.fates import JOBS, Cell, Scenario
 from tests.support.processes import Process
+from tests.support.rabbitmq import RabbitServer
 from tests.support.servers import Server
 from tests.support.site import Site
 from tests.support.waiting import eventually
@@ -126,6 +128,15 @@ class Stage:
         self.launch()
         rows = sorted(map(victim, JOBS))
         eventually(lambda: self.site.executed() == rows, message="the victims run", timeout=60)
+
+    def wait_until_acknowledged(self) -> None:
+        """Until RabbitMQ has counted a worker's acknowledgement of each victim.
+
+        One that it was about to write when it was killed is lost, and the task delivered again.
+        """
+        if isinstance(self.server, RabbitServer):
+            queue = f"queues/{self.broker.rpartition('/')[2]}/celery"
+            eventually(partial(_acknowledged, self.server, queue), timeout=60)
 
     def release(self) -> None:
         """Let the victims' tasks go on."""
@@ -235,6 +246,11 @@ class Stage:
 
     def _log(self) -> str:
         return self._scanner.log() if self._scanner else ""
+
+
+def _acknowledged(server: RabbitServer, queue: str) -> bool:
+    counted = server.ask("GET", queue).get("message_stats", {})
+    return bool(counted.get("ack", 0) >= len(JOBS))
 
 
 def _query(job: str) -> str:
