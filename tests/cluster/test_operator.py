@@ -59,8 +59,10 @@ def test_rows_become_tasks_once_and_never_more_than_the_cap(
 def test_a_freed_slot_is_refilled_as_soon_as_a_worker_tells_that_a_task_has_ended(
     cluster: ControlPlane, namespace: str, workload: Workload, operators: Operators
 ) -> None:
-    control = Celery(broker=workload.broker, set_as_current=False).control
-    assert control.enable_events(reply=True)
+    app = Celery(broker=workload.broker, set_as_current=False)
+    # Not one of the process's pool: what an earlier test opened may have been closed since.
+    with app.connection_for_write() as connection:
+        assert app.control.enable_events(reply=True, connection=connection)
     workload.insert(20)
     cluster.apply(*workload.secrets(namespace), scannerjob(namespace, interval="5m", concurrency=2))
     operators.start()

@@ -13,6 +13,7 @@ from contextlib import suppress
 from itertools import chain, repeat
 from typing import Any, cast
 
+import aiohttp
 import kopf
 
 from scannerjob import apiserver
@@ -49,18 +50,18 @@ async def start(settings: kopf.OperatorSettings, memo: kopf.Memo, **_: Any) -> N
 
 
 @kopf.on.login(backoff=_LOGIN_EVERY)
-async def log_in(settings: kopf.OperatorSettings, memo: kopf.Memo, **_: Any) -> kopf.ConnectionInfo:
+async def log_in(settings: kopf.OperatorSettings, memo: kopf.Memo, **_: Any) -> kopf.AiohttpSession:
     """Give kopf what our own client uses, as often as the API server knows it no more.
 
     By itself kopf would not use again what was refused once, and end: but an API server that cannot
-    look into a token now may be able to in a moment.
+    look into a token now may be able to in a moment. A session is never one that was refused.
     """
-    memo.logins = memo.get("logins", 0) + 1
-    if memo.logins > 1:
+    if refused := memo.get("connector"):
         await asyncio.sleep(_LOGIN_EVERY)
+        await refused.close()
     access = await apiserver.access()
     scheme, __, token = access.api_key.get("BearerToken", "").partition(" ")
-    return kopf.ConnectionInfo(
+    info = kopf.ConnectionInfo(
         server=access.host,
         ca_path=access.ssl_ca_cert,
         insecure=not access.verify_ssl,
@@ -68,11 +69,19 @@ async def log_in(settings: kopf.OperatorSettings, memo: kopf.Memo, **_: Any) -> 
         token=token or None,
         certificate_path=access.cert_file,
         private_key_path=access.key_file,
-        proxy_url=access.proxy,
-        trust_env=settings.networking.trust_env,
-        # Of no use but to tell it from one that was refused.
-        priority=memo.logins,
     )
+    # Two watches are often refused together, and the first lets kopf close the session. Were its
+    # connections closed with it, the second would wait for the rest of its refusal: for ever, if it
+    # were not for the limit on a watch that is silent.
+    memo.connector = aiohttp.TCPConnector(limit=0, ssl=info.as_ssl_context())
+    session = aiohttp.ClientSession(
+        connector=memo.connector,
+        connector_owner=False,
+        headers=info.as_http_headers(),
+        proxy=access.proxy,
+        trust_env=settings.networking.trust_env,
+    )
+    return kopf.AiohttpSession(server=info.server, aiohttp_session=session)
 
 
 def _options(settings: kopf.OperatorSettings, memo: kopf.Memo) -> Options:
@@ -164,6 +173,8 @@ async def stop(memo: kopf.Memo, **_: Any) -> None:
     if operator := memo.get("operator"):
         await operator.close()
     await _end_watches()
+    if connector := memo.get("connector"):
+        await connector.close()
 
 
 async def _end_watches() -> None:
