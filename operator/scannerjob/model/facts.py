@@ -19,10 +19,14 @@ class Fact(StrEnum):
     ACCEPTED = "accepted"  # the broker or the API server has it
     NOT_SENT = "not sent"  # proven: this send put nothing, and will not
     REFUSED = "refused"  # as NOT_SENT, and for what the row is: it will be refused again
-    SUPERSEDED = "superseded"  # proven: no send of this launch put anything, and none will
+    SUPERSEDED = "superseded"  # proven: nothing of this launch ever ran, and nothing will
     UNCERTAIN = "uncertain"  # sending ended without an answer
     STARTED = "started"  # a worker runs it or ran it; how it ended is not known
     NOT_STARTED = "not started"  # nothing ran it so far (a revoked task); proves no more than that
+    RUNNING = "running"  # a worker holds a lease on it
+    SILENT = "silent"  # its worker's lease has lapsed; it has to be superseded to prove its end
+    LAPSED = "lapsed"  # proven: it ran, nothing of it runs now, and nothing will
+    FORGOTTEN = "forgotten"  # a store that knew it does not any more; nothing of it runs
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     GONE = "gone"  # looked for live: it is not there, and nothing of it runs

@@ -1,0 +1,140 @@
+"""What a guard's store keeps of each launch, and how that may change; the same for every store.
+
+One record per launch. Only those who may change it do, in one atomic step each, and every time in
+it is the store's own: neither a worker's clock nor the operator's is trusted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+# In seconds. A lease is renewed three times before it can lapse.
+LEASE, BEAT = 15.0, 5.0
+# Where a thread renews it: one call in C may hold all threads of its process for longer than LEASE.
+THREAD_LEASE = 60.0
+# How long a record is kept after its last change, and after its last reading by the operator.
+RETENTION = 24 * 60 * 60.0
+# The header that tells a launch of the operator from any other task: it holds the launch's id.
+HEADER = "scannerjob"
+
+
+class State(StrEnum):
+    """How a launch is, as far as workers and the operator told."""
+
+    QUEUED = "queued"  # it was sent, or is about to be
+    RUNNING = "running"  # an execution holds it, as long as its lease is renewed
+    RETRYING = "retrying"  # an execution has ended and asked Celery for another one, later
+    DONE = "done"
+    FAILED = "failed"
+    SUPERSEDED = "superseded"  # given up by the operator: whatever still comes of it does nothing
+
+
+# Those after which nothing of a launch runs, or will.
+ENDED = frozenset({State.DONE, State.FAILED, State.SUPERSEDED})
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """One execution of a launch: `retries` is Celery's count, `owner` a random token of its own."""
+
+    id: str
+    retries: int
+    owner: str
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What is kept of one launch.
+
+    `until`, in seconds by the store's clock, is when the lease of one that is running lapses, or
+    when one that is retrying is to be begun again. `reason` says why it failed. `was` is what one
+    that is superseded was before; None if there was no record.
+    """
+
+    state: State
+    retries: int = 0
+    owner: str = ""
+    until: float | None = None
+    reason: str = ""
+    was: State | None = None
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a store told at one moment: `now`, by its own clock, and the records that it has.
+
+    `identity` changes whenever writes may have been lost: another server, or the same one begun
+    anew.
+    """
+
+    identity: str
+    now: float
+    records: Mapping[str, Record]
+
+
+class Store(Protocol):
+    """Where the records are. Every method is one atomic step for each launch it is about.
+
+    Raises whatever the client of the server raises where it cannot be asked; whether a change took
+    place is not known then, and every method may be called again with the same arguments: the
+    outcome is the same. May be used by many threads.
+    """
+
+    # For workers.
+
+    def claim(self, execution: Execution, lease: float) -> bool:
+        """Begin this execution; False if it must not run.
+
+        It may where there is no record, or one that is QUEUED; where one is RUNNING with fewer
+        retries, with the same owner, or with the same retries and a lease that has lapsed; and
+        where one is RETRYING with fewer retries. The record is RUNNING then, for `lease` seconds.
+        """
+        ...
+
+    def renew(self, executions: Sequence[Execution], lease: float) -> set[str]:
+        """Let these go on for `lease` seconds from now; the ids of those that have lost theirs.
+
+        One that is QUEUED, or gone, is written anew: the store has forgotten it, and nobody else
+        has begun it since. One that is RUNNING under another owner, or in any other state, is lost.
+        """
+        ...
+
+    def finish(
+        self, execution: Execution, state: State, reason: str = "", delay: float = 0.0
+    ) -> bool:
+        """End this execution as DONE, FAILED or RETRYING (in `delay` seconds); tell who listens.
+
+        False, and nothing changes, if it does not hold its launch: the record is RUNNING under
+        another owner, or in a state that is neither RUNNING nor QUEUED, unless it is what this
+        would write. A record that is gone is written.
+        """
+        ...
+
+    def holds(self, execution: Execution) -> bool:
+        """Whether it is RUNNING under this owner, and its lease has not lapsed."""
+        ...
+
+    # For the operator.
+
+    def register(self, ids: Sequence[str]) -> Mapping[str, State]:
+        """Have a record of these, QUEUED if there is none; gives their states."""
+        ...
+
+    def read(self, ids: Sequence[str]) -> Reading:
+        """What is known of these, and have it kept for RETENTION from now on."""
+        ...
+
+    def supersede(self, ids: Sequence[str]) -> Mapping[str, Record]:
+        """Give these up, where nothing runs; what their records are now.
+
+        One that is gone, QUEUED, RETRYING, or RUNNING with a lease that has lapsed becomes
+        SUPERSEDED. All others stay as they are.
+        """
+        ...
+
+    def close(self) -> None:
+        """Drop all connections. Never raises."""
+        ...
