@@ -21,9 +21,11 @@ from scannerjob.model.spec import CeleryTarget as CelerySpec
 from scannerjob.targets.celery.delivery import Delivery
 from scannerjob.targets.celery.endpoint import Endpoint
 from scannerjob.targets.celery.messages import Composer, Message
+from scannerjob.worker import records
+from scannerjob.worker.redis_store import record_key
 
 # How long the record of a launch is kept after its last send.
-RETENTION = timedelta(hours=24)
+RETENTION = timedelta(seconds=records.RETENTION)
 _KEPT = int(RETENTION.total_seconds())
 _SUPERSEDED = b"superseded"
 
@@ -65,11 +67,6 @@ end
 redis.call('EXPIRE', record, retention)
 return state
 """
-
-
-def record_key(launch_id: str) -> str:
-    """The key of the record of one launch."""
-    return f"scannerjob:launch:{launch_id}"
 
 
 class _Channel(kombu_redis.Channel):
