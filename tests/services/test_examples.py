@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from scannerjob.worker.records import State
+from scannerjob.worker.stores import open_store
 from tests.support.processes import Process
 from tests.support.readme import commands
 from tests.support.waiting import eventually
@@ -33,21 +35,30 @@ class Example:
         self.readme = self.folder / "README.md"
         self._servers = servers
         self._exports: list[str] = []
-        self._processes: list[Process] = []
+        self._started: dict[str, list[Process]] = {program: [] for program in LASTING}
         self._open = ExitStack()
 
-    def follow(self, section: str) -> str:
-        """Type all commands of a section; gives what those that ended have printed."""
-        return "".join(self._type(command) for command in commands(self.readme, section))
+    def follow(self, section: str, but: str | None = None) -> str:
+        """Type all commands of a section; gives what those that ended have printed.
+
+        With `but`, those that begin like this are left out.
+        """
+        typed = [
+            each for each in commands(self.readme, section) if not (but and each.startswith(but))
+        ]
+        return "".join(map(self._type, typed))
 
     def show(self) -> str:
         """What the README's last look prints."""
         return self._type(commands(self.readme, ALONE)[-1])
 
+    def process(self, program: str) -> Process:
+        """The process of one of the lasting programs that was started last."""
+        return self._started[program][-1]
+
     def log(self, program: str) -> str:
         """All that the processes of one of the lasting programs have written."""
-        logs = [each.log() for each in self._processes if each.log_file.stem.startswith(program)]
-        return "".join(logs)
+        return "".join(process.log() for process in self._started[program])
 
     def close(self) -> None:
         """Close all terminals."""
@@ -80,11 +91,12 @@ class Example:
         return done.stdout
 
     def _start(self, command: str, program: str) -> str:
-        name = f"{program.replace(' ', '-')}-{len(self._processes)}"
+        started = self._started[program]
+        log = self.folder / f"{program}-{len(started)}.log"
         # As in a terminal, what is typed leads a group of processes of its own.
-        line, log = self._in_bash(f"exec {command}"), self.folder / f"{name}.log"
+        line = self._in_bash(f"exec {command}")
         process = Process(line, log=log, cwd=self.folder, env=self._env())
-        self._processes.append(self._open.enter_context(process))
+        started.append(self._open.enter_context(process))
         eventually(
             lambda: LASTING[program] in process.log(), timeout=120, message=f"{command} is at work"
         )
@@ -145,6 +157,19 @@ def _received(example: Example) -> set[str]:
     return set(re.findall(r"Task \S+\[(\S+)\] received", example.log("celery")))
 
 
+def _is_frozen_at_work(example: Example, guard_url: str) -> bool:
+    """Whether both processes of its worker execute a launch; it is frozen then, else goes on."""
+    worker = example.process("celery")
+    worker.pause()
+    store = open_store(guard_url)
+    records = store.read(sorted(_received(example))).records.values()
+    store.close()
+    if sum(record.state is State.RUNNING for record in records) == 2:
+        return True
+    worker.resume()
+    return False
+
+
 ALL = pytest.mark.parametrize("name", ["plain", "plain_on_postgresql", "django"])
 
 
@@ -152,9 +177,34 @@ ALL = pytest.mark.parametrize("name", ["plain", "plain_on_postgresql", "django"]
 @pytest.mark.timeout(400)
 def test_every_pdf_is_done_once(name: str, request: pytest.FixtureRequest) -> None:
     example: Example = request.getfixturevalue(name)
-    printed = example.follow(ALONE)
-    assert "0 of 20 PDFs have their pages" in printed
+    assert "0 of 20 PDFs have their pages" in example.follow(ALONE)
     _eventually_done(example, 30)
     assert _finished(example) == list(range(1, 31))
     assert len(_received(example)) == 30
     assert " raised " not in example.log("celery")
+
+
+@ALL
+@pytest.mark.timeout(400)
+def test_what_a_killed_worker_was_at_is_done_again(
+    name: str, request: pytest.FixtureRequest, redis_url: str
+) -> None:
+    example: Example = request.getfixturevalue(name)
+    example.follow(ALONE)
+    eventually(lambda: _is_frozen_at_work(example, redis_url), timeout=120)
+    example.follow(WORKER_DIES)
+    _eventually_done(example, 30)
+    assert _finished(example) == list(range(1, 31))
+    assert len(_received(example)) == 32
+    assert " raised " not in example.log("celery")
+
+
+@pytest.mark.timeout(400)
+def test_what_a_dead_container_was_at_is_done_again(plain: Example, redis_url: str) -> None:
+    plain.follow(ALONE)
+    eventually(lambda: _is_frozen_at_work(plain, redis_url), timeout=120)
+    plain.process("celery").kill()  # with all its descendants, so that nobody can tell
+    plain.follow(WORKER_DIES, but="kill ")
+    _eventually_done(plain, 30)
+    assert _finished(plain) == list(range(1, 31))
+    assert len(_received(plain)) == 32

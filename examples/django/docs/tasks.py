@@ -7,6 +7,7 @@ from celery import shared_task
 from django.db import transaction
 
 from docs.models import Page, Pdf
+from scannerjob.worker import fenced
 
 
 @shared_task
@@ -16,6 +17,7 @@ def create_pages_for_pdf(pdf_id: int, title: str) -> str:
     with transaction.atomic():
         Page.objects.bulk_create(pages)
         Pdf.objects.filter(pk=pdf_id).update(pages_created=True)
+        fenced()  # nothing is committed if the launch is not ours any more
     return f"PDF {pdf_id} has its pages"
 
 
