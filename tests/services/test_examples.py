@@ -97,9 +97,7 @@ class Example:
         line = self._in_bash(f"exec {command}")
         process = Process(line, log=log, cwd=self.folder, env=self._env())
         started.append(self._open.enter_context(process))
-        eventually(
-            lambda: LASTING[program] in process.log(), timeout=120, message=f"{command} is at work"
-        )
+        eventually(lambda: _is_at_work(process, program), timeout=120, message=command)
         return ""
 
     def _in_bash(self, command: str) -> list[str]:
@@ -108,6 +106,12 @@ class Example:
     def _env(self) -> dict[str, str]:
         programs = Path(sys.executable).parent
         return {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"}
+
+
+def _is_at_work(process: Process, program: str) -> bool:
+    if not process.running:
+        raise RuntimeError(f"{program} ended while starting:\n{process.log()[-4000:]}")
+    return LASTING[program] in process.log()
 
 
 @pytest.fixture
