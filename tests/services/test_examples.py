@@ -72,6 +72,10 @@ class Example:
         if command.startswith("export "):
             self._exports.append(command)
             return ""
+        if command.startswith("kill "):
+            printed = self._run(command)
+            self.process("celery").wait()  # as its terminal does, before another one is typed
+            return printed
         lasting = next((each for each in LASTING if command.startswith(each)), None)
         return self._start(command, lasting) if lasting else self._run(command)
 
