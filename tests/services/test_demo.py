@@ -15,6 +15,8 @@ import pytest
 from tests.support.processes import Process
 from tests.support.waiting import eventually
 
+pytestmark = pytest.mark.timeout(300)
+
 
 @pytest.fixture
 def kept(tmp_path: Path) -> Path:
@@ -55,7 +57,7 @@ def test_every_promise_is_kept(tmp_path: Path, kept: Path) -> None:
     with _demo(tmp_path, "--output", "json", "--keep", kept) as demo:
         eventually(lambda: _finished(kept) >= 20, timeout=60, ignoring=sqlite3.OperationalError)
         started = _started_by(demo)
-        assert demo.wait(60) == 0
+        assert demo.wait(90) == 0
     summary = json.loads(demo.log().splitlines()[-1])
     assert set(summary) == {
         *("rows", "done", "executions", "duplicates", "peak_outstanding", "cap"),
@@ -69,7 +71,7 @@ def test_every_promise_is_kept(tmp_path: Path, kept: Path) -> None:
     assert summary["executions"] >= 47
     # The leases of a worker lapse, and nothing else brings its rows back.
     assert all(15 < seconds <= 45 for seconds in summary["recovery_seconds"])
-    assert summary["seconds"] < 60
+    assert summary["seconds"] < 75
     assert started
     eventually(lambda: not any(map(_is_alive, started)), timeout=10)
 
@@ -88,7 +90,7 @@ def test_a_message_that_comes_twice_is_executed_once(playing: Process, kept: Pat
         "SELECT 1, payload, 1, queue_id FROM kombu_message ORDER BY id DESC LIMIT 1"
     )
     _query(kept / "broker.sqlite", again)
-    assert playing.wait(80) == 0
+    assert playing.wait(100) == 0
     workers = "".join(file.read_text() for file in kept.glob("worker-*.log"))
     assert re.search(r"Task \S+ ignored", workers)
 
@@ -96,7 +98,7 @@ def test_a_message_that_comes_twice_is_executed_once(playing: Process, kept: Pat
 def test_a_row_that_is_executed_twice_is_noticed(playing: Process, kept: Path) -> None:
     done = "SELECT pdf_id FROM execution WHERE ended IS NOT NULL LIMIT 1"
     _query(kept / "app.sqlite", f"UPDATE pdf SET pages_created = 0 WHERE id IN ({done})")
-    assert playing.wait(80) == 1
+    assert playing.wait(100) == 1
     assert "BROKEN: rows that were executed more than once: " in playing.log()
     assert "Every promise was kept" not in playing.log()
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from scannerjob.worker.records import LEASE
 
-MAX_SECONDS = 60.0
+MAX_SECONDS = 75.0
 MAX_RECOVERY = 3 * LEASE
 
 

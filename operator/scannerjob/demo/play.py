@@ -15,7 +15,7 @@ from scannerjob.worker.records import LEASE
 
 _MORE_ROWS = 6
 # The verdict is told within MAX_SECONDS, whatever happens.
-_END_AFTER = 56.0
+_END_AFTER = 70.0
 _STEP = 0.05
 _NAMES = ("worker-1", "worker-2")
 
@@ -90,9 +90,9 @@ class Play:
         worker.kill()
         self.kills.append(Kill(worker.name, time.time()))
         self._screen.say(
-            f"{worker.name} killed with SIGKILL, with all its processes, while it worked on PDF "
-            f"{rows}: nobody is left to say so, but its leases of {LEASE:.0f} s lapse. The other "
-            f"rows go on; these run again within {MAX_RECOVERY:.0f} s"
+            f"{worker.name} killed with SIGKILL, and all it had started, at work on PDF {rows}: "
+            f"nobody is left to tell. Its leases of {LEASE:.0f} s lapse, and these rows run again "
+            f"within {MAX_RECOVERY:.0f} s; the others go on meanwhile"
         )
 
     def _freeze_at_work(self, worker: Process) -> bool:
