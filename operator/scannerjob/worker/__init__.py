@@ -1,1 +1,5 @@
 """The guard for Celery workers. It needs celery, and redis or SQLAlchemy; nothing else of ours."""
+
+from scannerjob.worker.single_flight import single_flight
+
+__all__ = ["single_flight"]
