@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import pytest
 import redis
 
-from scannerjob.worker import single_flight
+from scannerjob.worker import single_flight, single_flight_lock
 from scannerjob.worker.single_flight import BusyError, LockUnavailableError, held
 from tests.support.certificates import Authority, Certificate
 from tests.support.flights import Holder, hammer
@@ -165,13 +165,16 @@ def test_a_call_raises_where_it_is_to(redis_url: str) -> None:
 
 
 def test_one_waits_for_another_and_is_woken(
-    redis_url: str, client: redis.Redis, threads: ThreadPoolExecutor
+    redis_url: str,
+    client: redis.Redis,
+    threads: ThreadPoolExecutor,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    process = single_flight("item", url=redis_url, wait=60)(lambda: "done")
+    monkeypatch.setattr(single_flight_lock, "_LOOK", 600.0)
+    process = single_flight("item", url=redis_url, wait=600)(lambda: "done")
     with single_flight("item", url=redis_url):
         waiting = threads.submit(process)
-        _await_waiter(client)
-        assert not waiting.done()
+        eventually(lambda: _blocked(client), 60, "it waits, asleep")
     assert waiting.result(60) == "done"
 
 
@@ -187,13 +190,12 @@ def test_one_that_has_waited_for_long_enough_gives_up(redis_url: str) -> None:
 def test_a_client_that_is_impatient_may_wait_for_longer(
     redis_url: str, client: redis.Redis, threads: ThreadPoolExecutor
 ) -> None:
+    client.config_resetstat()
     with redis.Redis.from_url(redis_url, socket_timeout=0.5) as impatient:
-        process = single_flight("item", client=impatient, wait=60)(lambda: "done")
+        process = single_flight("item", client=impatient, wait=600)(lambda: "done")
         with single_flight("item", url=redis_url):
             waiting = threads.submit(process)
-            for _ in range(3):
-                _await_waiter(client)
-                eventually(lambda: not _waiters(client), 60, "it looks again", interval=0.001)
+            eventually(lambda: _waits_begun(client) > 3, 60, "it has waited several times")
         assert waiting.result(60) == "done"
 
 
@@ -499,10 +501,11 @@ def _await_renewal(client: redis.Redis, key: str = KEY) -> None:
     eventually(renewed, 60, "the lease is renewed", interval=0.02)
 
 
-def _await_waiter(client: redis.Redis) -> None:
-    eventually(lambda: _waiters(client), 60, "one waits in Redis", interval=0.001)
+def _waits_begun(client: redis.Redis) -> int:
+    commands: Any = client.info("commandstats")
+    return int(commands.get("cmdstat_blpop", {"calls": 0})["calls"])
 
 
-def _waiters(client: redis.Redis) -> list[Any]:
-    clients: Any = client.client_list()
-    return [each for each in clients if each["cmd"] == "blpop" and "b" in each["flags"]]
+def _blocked(client: redis.Redis) -> int:
+    clients: Any = client.info("clients")
+    return int(clients["blocked_clients"])
