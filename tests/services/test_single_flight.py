@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import pytest
 import redis
 
-from scannerjob.worker import single_flight, single_flight_lock
+from scannerjob.worker import single_flight, single_flight_lock, single_flight_renewal
 from scannerjob.worker.single_flight import BusyError, LockUnavailableError, held
 from tests.support.certificates import Authority, Certificate
 from tests.support.flights import Holder, hammer
@@ -79,6 +79,18 @@ def test_it_is_renewed_no_more_once_its_work_has_ended(redis_url: str, client: r
         assert not ended.held()
         assert lock.held()
     assert client.keys("scannerjob:lock:*") == []
+
+
+def test_a_thread_that_has_nothing_to_renew_ends(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(single_flight_renewal, "_LINGER", 0.1)
+    others = {*threading.enumerate()}
+    with redis.Redis.from_url(redis_url) as client:
+        for _ in range(2):
+            with single_flight("item", client=client):
+                assert {*threading.enumerate()} > others
+            eventually(lambda: {*threading.enumerate()} <= others, 60, "the thread ends")
 
 
 def test_the_lock_of_a_process_that_was_killed_is_free_after_its_lease(
@@ -170,12 +182,13 @@ def test_one_waits_for_another_and_is_woken(
     threads: ThreadPoolExecutor,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(single_flight_lock, "_LOOK", 600.0)
-    process = single_flight("item", url=redis_url, wait=600)(lambda: "done")
-    with single_flight("item", url=redis_url):
-        waiting = threads.submit(process)
-        eventually(lambda: _blocked(client), 60, "it waits, asleep")
-    assert waiting.result(60) == "done"
+    monkeypatch.setattr(single_flight_lock, "_LOOK", 90.0)
+    with redis.Redis.from_url(redis_url, socket_timeout=None) as patient:
+        process = single_flight("item", client=patient, wait=600)(lambda: "done")
+        with single_flight("item", url=redis_url):
+            waiting = threads.submit(process)
+            eventually(lambda: _blocked(client), 60, "it waits, asleep")
+        assert waiting.result(30) == "done"
 
 
 def test_one_that_has_waited_for_long_enough_gives_up(redis_url: str) -> None:
@@ -250,7 +263,7 @@ def test_a_forked_child_holds_nothing(redis_url: str, client: redis.Redis) -> No
 
     def child() -> None:
         answers.put(lock.held())
-        answers.put(_is_busy(redis_url))
+        answers.put(_enters(redis_url))
         lock.release()
         with single_flight("child", url=redis_url, lease=3) as own:
             _await_renewal(client, "scannerjob:lock:child")
@@ -259,7 +272,7 @@ def test_a_forked_child_holds_nothing(redis_url: str, client: redis.Redis) -> No
     with single_flight("item", url=redis_url) as lock:
         process = fork.Process(target=child)
         process.start()
-        assert [answers.get() for _ in range(3)] == [False, True, True]
+        assert [answers.get() for _ in range(3)] == [False, False, True]
         process.join(60)
         assert process.exitcode == 0
         assert lock.held()
@@ -462,15 +475,15 @@ def test_options_that_make_no_sense_are_refused(options: dict[str, Any], words: 
 
 def _is_busy(url: str) -> bool:
     """Whether it is, for a thread that does not hold it."""
+    return not _elsewhere(_enters, url)
 
-    def enter() -> bool:
-        try:
-            with single_flight("item", url=url):
-                return False
-        except BusyError:
+
+def _enters(url: str) -> bool:
+    try:
+        with single_flight("item", url=url):
             return True
-
-    return _elsewhere(enter)
+    except BusyError:
+        return False
 
 
 def _elsewhere(function: Callable[..., R], *args: Any) -> R:
