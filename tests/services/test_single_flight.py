@@ -88,7 +88,7 @@ def test_a_thread_that_has_nothing_to_renew_ends(
     others = {*threading.enumerate()}
     with redis.Redis.from_url(redis_url) as client:
         for _ in range(2):
-            with single_flight("item", client=client):
+            with single_flight("item", client=client, lease=1):
                 assert {*threading.enumerate()} > others
             eventually(lambda: {*threading.enumerate()} <= others, 60, "the thread ends")
 
