@@ -9,8 +9,7 @@ import pytest
 import redis
 from celery import Celery, shared_task
 
-from scannerjob.worker import single_flight
-from scannerjob.worker.single_flight import BusyError
+from scannerjob.worker import BusyError, single_flight
 from tests.support.celery_worker import CeleryWorker
 from tests.support.flights import environment
 from tests.support.servers import RedisServer
@@ -22,8 +21,7 @@ TASKS = """\
 import functools, os, time
 import redis
 from celery import Celery
-from scannerjob.worker import single_flight
-from scannerjob.worker.single_flight import BusyError
+from scannerjob.worker import BusyError, single_flight
 
 app = Celery("tasks", broker=os.environ["BROKER"], backend=os.environ["BROKER"])
 locked = functools.partial(single_flight, url=os.environ["BROKER"])

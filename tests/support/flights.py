@@ -40,9 +40,10 @@ for _ in range({times}):
 """
 
 
-def environment() -> dict[str, str]:
-    """For a process that is to find this repository's code."""
-    return {**os.environ, "PYTHONPATH": str(REPOSITORY / "operator")}
+def environment(*libraries: Path) -> dict[str, str]:
+    """For a process that is to find this repository's code, and these libraries."""
+    folders = map(str, [REPOSITORY / "operator", *libraries])
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(folders)}
 
 
 class Holder:
@@ -71,9 +72,9 @@ def hammer(folder: Path, url: str, number: int, *, times: int) -> Process:
     return program_of(folder, f"hammer-{number}", _HAMMER.format(url=url, times=times))
 
 
-def program_of(folder: Path, name: str, program: str) -> Process:
+def program_of(folder: Path, name: str, program: str, *libraries: Path) -> Process:
     """A process that runs this program; not started yet."""
     file = folder / f"{name}.py"
     file.write_text(program)
     log = folder / f"{name}.log"
-    return Process([sys.executable, file], log=log, env=environment(), cwd=folder)
+    return Process([sys.executable, file], log=log, env=environment(*libraries), cwd=folder)

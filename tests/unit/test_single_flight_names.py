@@ -23,6 +23,8 @@ def with_rest(first: int, *rest: int, **options: str) -> None: ...
 
 
 class Service:
+    shop = "north"
+
     def method(self, item_id: int) -> None: ...
 
     @classmethod
@@ -85,9 +87,10 @@ def test_a_placeholder_that_is_no_parameter_is_refused_before_any_call(template:
         Naming(template, process)
 
 
-def test_the_name_of_the_receiver_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"placeholder \{self\}.*: item_id$"):
-        Naming("{self}", Service.method)
+def test_what_the_receiver_has_may_be_in_a_name() -> None:
+    assert named("{self.shop} {0}", Service.method, Service(), 5) == "north 5"
+    with pytest.raises(ValueError, match="another one in each process"):
+        named("{self}", Service.method, Service(), 5)
 
 
 @pytest.mark.parametrize("template", ["p({0)", "p(0})", "p({"])

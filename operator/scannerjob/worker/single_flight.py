@@ -90,8 +90,8 @@ def held() -> bool:
     """Whether the work that this thread is in has its lock still, and had it all the time.
 
     For a check right before what must not be done twice: False after the process was frozen, or
-    Redis away, for longer than the lease. Raises LockUnavailableError, and RuntimeError where the
-    thread is in no single flight.
+    Redis away, for longer than the lease, and after Redis has forgotten the lock. Raises
+    LockUnavailableError, and RuntimeError where the thread is in no single flight.
     """
     if not _holding.locks:
         raise RuntimeError("held() was called outside of any single_flight of this thread")

@@ -71,8 +71,7 @@ class Lock:
         self._mutex = threading.Lock()
         # Whether Redis may have our token: what was asked and not answered counts.
         self._taken = False
-        # Until when, by `now()`, Redis has it for certain.
-        self._until = 0.0
+        # Whether it may have been another's meanwhile.
         self._lost = False
 
     def acquire(self, wait: float | None) -> bool:
@@ -109,16 +108,17 @@ class Lock:
     def renew(self) -> None:
         """Hold it for another lease. Raises RedisError.
 
-        Where Redis has it no more and nobody else does, it is taken again: whoever comes meanwhile
-        must find it. If its lease has lapsed in between, `held` is False from then on all the same.
+        If Redis has it no more, because its lease has lapsed or its server forgot it, another may
+        have had it meanwhile: `held` is False from then on. It is taken again all the same if it is
+        free, so that whoever comes now finds it.
         """
         with self._mutex:
             if not self._taken:
                 return
             began = now()
-            if not self._ask(_RENEW) and not self._retake():
-                self._lose("is another's now")
-            self._prolong(began)
+            if not self._ask(_RENEW):
+                self._lose("taken again" if self._ask(_TAKE) else "another's by now")
+            self.due = began + self.lease / 3
 
     def release(self) -> None:
         """Let others have it. Never raises: what cannot be told to Redis lapses."""
@@ -130,34 +130,24 @@ class Lock:
                 return
             try:
                 if not self._ask(_RELEASE, _WAKE):
-                    self._lose("was no longer held when its work ended")
+                    self._lose("free by now, or another's")
             except RedisError as error:
                 log.warning("%s; it is free when its lease lapses", self._describe(error))
 
     def _take(self) -> bool:
         began, self._taken = now(), True
         self._taken = bool(self._ask(_TAKE))
-        self._prolong(began)
+        self.due = began + self.lease / 3
         return self._taken
 
-    def _retake(self) -> bool:
-        taken = bool(self._ask(_TAKE))
-        if now() >= self._until:
-            self._lose(
-                "has lapsed: this process was frozen, or Redis away, for longer than its lease"
+    def _lose(self, now_it_is: str) -> None:
+        if not self._lost:
+            log.warning(
+                "the lock %r was gone from Redis while its work ran, and is %s: another copy may"
+                " have run, or still run. This process was kept from renewing it for %g s, or Redis"
+                " has forgotten it",
+                *(self.name, now_it_is, self.lease),
             )
-        elif taken:
-            log.warning("the lock %r was gone from Redis, and is taken again", self.name)
-        return taken
-
-    def _prolong(self, began: float) -> None:
-        if not self._lost:
-            self._until = began + self.lease
-        self.due = began + self.lease / 3
-
-    def _lose(self, how: str) -> None:
-        if not self._lost:
-            log.warning("the lock %r %s: another copy may run", self.name, how)
         self._lost = True
 
     def _await_release(self, seconds: float) -> None:

@@ -15,8 +15,8 @@ class Naming:
     """Names the calls of one function, by a template in the manner of `str.format`.
 
     `{0}` and `{item_id}` are arguments, however they were passed, and defaults are filled in;
-    `self` and `cls` are not counted. Raises ValueError for a placeholder that is no parameter, and
-    TypeError for a function of which the parameters are not known.
+    `self` and `cls` have names, but are not counted. Raises ValueError for a placeholder that is no
+    parameter, and TypeError for a function of which the parameters are not known.
     """
 
     def __init__(self, template: str, function: Callable[..., Any]) -> None:
@@ -57,13 +57,11 @@ class Naming:
                 )
 
     def _is_parameter(self, field: str) -> bool:
-        parameters = [*self.signature.parameters.values()][self._receivers :]
-        kinds = {parameter.kind for parameter in parameters}
+        kinds = [parameter.kind for parameter in self.signature.parameters.values()]
         if field.isdigit():
-            by_position = [p for p in parameters if p.kind in _POSITIONAL]
-            return int(field) < len(by_position) or inspect.Parameter.VAR_POSITIONAL in kinds
-        named = any(parameter.name == field for parameter in parameters)
-        return named or inspect.Parameter.VAR_KEYWORD in kinds
+            counted = sum(kind in _POSITIONAL for kind in kinds) - self._receivers
+            return int(field) < counted or inspect.Parameter.VAR_POSITIONAL in kinds
+        return field in self.signature.parameters or inspect.Parameter.VAR_KEYWORD in kinds
 
 
 def plain(template: str) -> str:
