@@ -7,38 +7,25 @@ import multiprocessing
 import re
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, TypeVar
 
 import pytest
 import redis
 
 from scannerjob.worker import (
-    BusyError,
     LockUnavailableError,
     held,
     single_flight,
-    single_flight_lock,
     single_flight_renewal,
 )
 from tests.support.certificates import Authority, Certificate
-from tests.support.flights import Holder, hammer
+from tests.support.flights import KEY, Holder, await_renewal, elsewhere, enters, hammer, is_busy
 from tests.support.servers import RedisServer
 from tests.support.tls_servers import TlsRedis
 from tests.support.waiting import eventually
 
-R = TypeVar("R")
-
 GUIDE = (Path(__file__).parents[2] / "docs" / "single-flight.md").read_text()
-KEY = "scannerjob:lock:item"
-
-
-@pytest.fixture
-def threads() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(4) as threads:
-        yield threads
 
 
 @pytest.fixture
@@ -74,10 +61,10 @@ def test_work_that_outlasts_its_lease_keeps_the_lock(redis_url: str, client: red
     with single_flight("item", url=redis_url, lease=3) as lock:
         token = client.get(KEY)
         for _ in range(4):
-            _await_renewal(client)
+            await_renewal(client)
         assert client.get(KEY) == token
         assert lock.held()
-        assert _is_busy(redis_url)
+        assert is_busy(redis_url)
 
 
 def test_it_is_renewed_no_more_once_its_work_has_ended(redis_url: str, client: redis.Redis) -> None:
@@ -85,7 +72,7 @@ def test_it_is_renewed_no_more_once_its_work_has_ended(redis_url: str, client: r
         pass
     with single_flight("other", url=redis_url, lease=1) as lock:
         for _ in range(3):
-            _await_renewal(client, "scannerjob:lock:other")
+            await_renewal(client, "scannerjob:lock:other")
         ended.renew()
         assert not ended.held()
         assert lock.held()
@@ -147,9 +134,9 @@ def test_a_lock_that_redis_forgot_is_taken_again(redis_url: str, client: redis.R
     with single_flight("item", url=redis_url, lease=30) as lock:
         client.flushall()
         lock.renew()
-        assert _is_busy(redis_url)
+        assert is_busy(redis_url)
         assert not lock.held()
-    assert not _is_busy(redis_url)
+    assert not is_busy(redis_url)
 
 
 def test_a_lock_that_another_took_from_redis_is_lost(redis_url: str, client: redis.Redis) -> None:
@@ -164,110 +151,6 @@ def test_a_lock_that_another_took_from_redis_is_lost(redis_url: str, client: red
     assert client.get(KEY) == "another's"
 
 
-def test_a_call_is_skipped_while_another_runs(redis_url: str) -> None:
-    calls = []
-
-    @single_flight("item({0})", url=redis_url)
-    def process(number: int) -> str:
-        calls.append(number)
-        return "done"
-
-    with single_flight("item(1)", url=redis_url):
-        assert _elsewhere(process, 1) is None
-        assert _elsewhere(process, 2) == "done"
-    assert process(1) == "done"
-    assert calls == [2, 1]
-
-
-def test_a_call_raises_where_it_is_to(redis_url: str) -> None:
-    process = single_flight("item", url=redis_url, on_busy="raise")(lambda: "done")
-    with (
-        single_flight("item", url=redis_url),
-        pytest.raises(BusyError, match=r"^'item' is running elsewhere$"),
-    ):
-        _elsewhere(process)
-
-
-def test_one_waits_for_another_and_is_woken(
-    redis_url: str,
-    client: redis.Redis,
-    threads: ThreadPoolExecutor,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(single_flight_lock, "_LOOK", 90.0)
-    with redis.Redis.from_url(redis_url, socket_timeout=None) as patient:
-        process = single_flight("item", client=patient, wait=600)(lambda: "done")
-        with single_flight("item", url=redis_url):
-            waiting = threads.submit(process)
-            eventually(lambda: _blocked(client), 60, "it waits, asleep")
-        assert waiting.result(30) == "done"
-
-
-def test_one_that_has_waited_for_long_enough_gives_up(redis_url: str) -> None:
-    raising = single_flight("item", url=redis_url, wait=0.2, on_busy="raise")(lambda: "done")
-    skipping = single_flight("item", url=redis_url, wait=0.2)(lambda: "done")
-    with single_flight("item", url=redis_url):
-        with pytest.raises(BusyError, match=r"and was after 0\.2 s"):
-            _elsewhere(raising)
-        assert _elsewhere(skipping) is None
-
-
-def test_a_client_that_is_impatient_may_wait_for_longer(
-    redis_url: str, client: redis.Redis, threads: ThreadPoolExecutor
-) -> None:
-    client.config_resetstat()
-    with redis.Redis.from_url(redis_url, socket_timeout=0.5) as impatient:
-        process = single_flight("item", client=impatient, wait=600)(lambda: "done")
-        with single_flight("item", url=redis_url):
-            waiting = threads.submit(process)
-            eventually(lambda: _waits_begun(client) > 3, 60, "it has waited several times")
-        assert waiting.result(60) == "done"
-
-
-def test_threads_take_turns(redis_url: str, threads: ThreadPoolExecutor) -> None:
-    inside, overlaps = [], []
-
-    @single_flight("item", url=redis_url, wait=60)
-    def process(number: int) -> int:
-        inside.append(number)
-        overlaps.extend(inside[1:])
-        inside.remove(number)
-        return number
-
-    assert sorted(threads.map(process, range(50))) == [*range(50)]  # type: ignore[type-var]  # none is skipped
-    assert not overlaps
-
-
-def test_an_exception_releases_the_lock(redis_url: str, client: redis.Redis) -> None:
-    @single_flight("item", url=redis_url)
-    def process() -> None:
-        raise KeyError("no such page")
-
-    with pytest.raises(KeyError, match="no such page"):
-        process()
-    assert client.get(KEY) is None
-
-
-def test_the_functions_own_busy_error_is_no_reason_to_skip_it(redis_url: str) -> None:
-    inner = single_flight("inner", url=redis_url, on_busy="raise")(lambda: None)
-    outer = single_flight("outer", url=redis_url)(inner)
-    with single_flight("inner", url=redis_url), pytest.raises(BusyError, match="inner"):
-        _elsewhere(outer)
-
-
-def test_a_call_within_a_call_is_the_same_flight(redis_url: str, client: redis.Redis) -> None:
-    @single_flight("item", url=redis_url)
-    def countdown(number: int) -> list[int]:
-        if not number:
-            return []
-        inner = countdown(number - 1) or []
-        assert client.exists(KEY)
-        return [number, *inner]
-
-    assert countdown(3) == [3, 2, 1]
-    assert client.get(KEY) is None
-
-
 def test_a_forked_child_holds_nothing(redis_url: str, client: redis.Redis) -> None:
     """It neither runs beside its parent, nor lets others do so."""
     fork = multiprocessing.get_context("fork")
@@ -275,10 +158,10 @@ def test_a_forked_child_holds_nothing(redis_url: str, client: redis.Redis) -> No
 
     def child() -> None:
         answers.put(lock.held())
-        answers.put(_enters(redis_url))
+        answers.put(enters(redis_url))
         lock.release()
         with single_flight("child", url=redis_url, lease=3) as own:
-            _await_renewal(client, "scannerjob:lock:child")
+            await_renewal(client, "scannerjob:lock:child")
             answers.put(own.held())
 
     with single_flight("item", url=redis_url) as lock:
@@ -290,62 +173,10 @@ def test_a_forked_child_holds_nothing(redis_url: str, client: redis.Redis) -> No
         assert lock.held()
 
 
-def test_methods_are_told_apart_by_their_arguments(redis_url: str) -> None:
-    class Service:
-        @single_flight("item", url=redis_url)
-        def process(self) -> str:
-            return "method"
-
-        @staticmethod
-        @single_flight("item({0})", url=redis_url)
-        def of_none(number: int) -> str:
-            return f"static {number}"
-
-        @classmethod
-        @single_flight("item({number})", url=redis_url)
-        def of_class(cls, number: int) -> str:
-            return f"{cls.__name__} {number}"
-
-    assert Service().process() == "method"
-    with single_flight("item(1)", url=redis_url):
-        assert _elsewhere(Service.of_none, 1) is None
-        assert _elsewhere(Service.of_class, 1) is None
-        assert _elsewhere(Service.of_none, 2) == "static 2"
-        assert _elsewhere(Service.of_class, 2) == "Service 2"
-
-
-def test_whether_it_is_held_can_be_asked_where_it_runs(redis_url: str, client: redis.Redis) -> None:
-    answers = []
-
-    @single_flight("item", url=redis_url)
-    def process() -> None:
-        answers.append(held())
-        client.delete(KEY)
-        answers.append(held())
-
-    process()
-    assert answers == [True, False]
-    with pytest.raises(RuntimeError, match="outside of any single_flight"):
-        held()
-
-
-def test_one_decorator_serves_many_threads_and_blocks(
-    redis_url: str, threads: ThreadPoolExecutor
-) -> None:
-    flight = single_flight("item", url=redis_url, wait=60)
-
-    def enter(_: int) -> bool:
-        with flight as lock, flight as same:
-            return lock is same and lock.held()
-
-    assert all(threads.map(enter, range(20)))
-    assert not _is_busy(redis_url)
-
-
 def test_another_database_has_other_locks(redis_server: RedisServer, redis_url: str) -> None:
     with single_flight("item", url=redis_server.database_url(3)):
-        assert not _is_busy(redis_url)
-        assert _is_busy(redis_server.database_url(3))
+        assert not is_busy(redis_url)
+        assert is_busy(redis_server.database_url(3))
 
 
 def test_nothing_runs_while_redis_is_down(redis_server: RedisServer, redis_url: str) -> None:
@@ -353,7 +184,7 @@ def test_nothing_runs_while_redis_is_down(redis_server: RedisServer, redis_url: 
     process = single_flight("item", url=redis_url)(lambda: calls.append("ran"))
     redis_server.kill()
 
-    with pytest.raises(LockUnavailableError, match=r"lock 'item' .* nothing was run") as refused:
+    with pytest.raises(LockUnavailableError, match=r"lock 'item' .*; nothing was run\.") as refused:
         process()
     assert f"127.0.0.1:{redis_server.port}/0" in str(refused.value)
     with pytest.raises(LockUnavailableError), single_flight("item", url=redis_url):
@@ -368,7 +199,7 @@ def test_it_runs_while_redis_is_down_where_it_is_to(
     redis_server.kill()
 
     assert process() == "done"
-    assert "item is run without its lock" in caplog.text
+    assert "'item' is run without its lock" in caplog.text
 
 
 def test_work_whose_redis_died_meanwhile_keeps_its_result(
@@ -377,7 +208,7 @@ def test_work_whose_redis_died_meanwhile_keeps_its_result(
     @single_flight("item", url=redis_url)
     def process() -> str:
         redis_server.kill()
-        with pytest.raises(LockUnavailableError):
+        with pytest.raises(LockUnavailableError, match=r"cannot be asked for at Redis.*refused"):
             held()
         return "done"
 
@@ -392,7 +223,7 @@ def test_a_lock_that_redis_lost_at_a_restart_is_taken_again(
         redis_server.kill()
         redis_server.start()
         eventually(lambda: client.exists(KEY), 60, "it is taken again")
-        assert _is_busy(redis_url)
+        assert is_busy(redis_url)
         assert not lock.held()
 
 
@@ -418,8 +249,8 @@ def test_a_user_of_redis_needs_the_rights_that_the_guide_names(
     try:
         with single_flight("item", url=url, lease=1) as lock:
             with redis.Redis.from_url(redis_server.database_url(3)) as locks:
-                _await_renewal(locks)
-            assert not _elsewhere(_enters, url, 0.1)
+                await_renewal(locks)
+            assert not elsewhere(enters, url, 0.1)
             assert lock.held()
     finally:
         client.execute_command("ACL DELUSER", "locker")
@@ -428,7 +259,7 @@ def test_a_user_of_redis_needs_the_rights_that_the_guide_names(
 def test_a_key_of_something_else_is_no_lock(redis_url: str, client: redis.Redis) -> None:
     client.rpush(KEY, "a list")
     with pytest.raises(LockUnavailableError, match="WRONGTYPE"):
-        _is_busy(redis_url)
+        is_busy(redis_url)
 
 
 def test_it_comes_with_tls(tmp_path: Path) -> None:
@@ -438,10 +269,10 @@ def test_it_comes_with_tls(tmp_path: Path) -> None:
         url = f"{server.tls_url}?{options}"
         with single_flight("item", url=url) as lock:
             assert lock.held()
-            assert _is_busy(url.replace("=required", "=CERT_REQUIRED"))
+            assert is_busy(url.replace("=required", "=CERT_REQUIRED"))
         options = _tls_options(tmp_path / "b", Authority("another").pem, authority.issue("app"))
         with pytest.raises(LockUnavailableError, match="certificate verify failed"):
-            _is_busy(f"{server.tls_url}?{options}")
+            is_busy(f"{server.tls_url}?{options}")
 
 
 def _tls_options(folder: Path, authority: bytes, certificate: Certificate) -> str:
@@ -454,102 +285,3 @@ def _tls_options(folder: Path, authority: bytes, certificate: Certificate) -> st
     for name, content in contents.items():
         (folder / name).write_bytes(content)
     return "&".join(["ssl_cert_reqs=required", *(f"{name}={folder / name}" for name in contents)])
-
-
-class Service:
-    @staticmethod
-    def of_none() -> None: ...
-
-    @classmethod
-    def of_class(cls) -> None: ...
-
-
-async def coroutine() -> None: ...
-
-
-def generator() -> Iterator[int]:
-    yield 1
-
-
-@pytest.mark.parametrize(
-    ("function", "words"),
-    [
-        (coroutine, "coroutine is a coroutine or a generator"),
-        (generator, "generator is a coroutine or a generator"),
-        (Service.__dict__["of_none"], "is a staticmethod; put @single_flight below it"),
-        (Service.__dict__["of_class"], "is a classmethod; put @single_flight below it"),
-        ("process", "'process' is a str"),
-    ],
-)
-def test_what_cannot_be_held_for_its_duration_is_refused(function: Any, words: str) -> None:
-    with pytest.raises(TypeError, match=words):
-        single_flight("item", url="redis://redis.example")(function)
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({}, "either a url or a client"),
-        ({"url": "redis://a", "client": redis.Redis()}, "either a url or a client"),
-        ({"client": redis.asyncio.Redis()}, r"redis\.Redis, got redis\.asyncio\.client\.Redis"),
-        ({"url": "amqp://redis.example"}, "url cannot be read"),
-        ({"url": "redis://a", "wait": -1}, "wait of at least 0"),
-        ({"url": "redis://a", "lease": 0}, "lease above 0"),
-        ({"url": "redis://a", "on_busy": "wait"}, r"on_busy='skip'\|'raise'"),
-        ({"url": "redis://a", "on_error": "skip"}, r"on_error='refuse'\|'run'"),
-    ],
-)
-def test_options_that_make_no_sense_are_refused(options: dict[str, Any], words: str) -> None:
-    with pytest.raises((TypeError, ValueError), match=words):
-        single_flight("item", **options)
-
-
-def _is_busy(url: str) -> bool:
-    """Whether it is, for a thread that does not hold it."""
-    return not _elsewhere(_enters, url)
-
-
-def _enters(url: str, wait: float = 0.0) -> bool:
-    try:
-        with single_flight("item", url=url, wait=wait):
-            return True
-    except BusyError:
-        return False
-
-
-def _elsewhere(function: Callable[..., R], *args: Any) -> R:
-    """Call it in another thread, for which no lock of this one is its own."""
-    outcome: Future[R] = Future()
-
-    def run() -> None:
-        try:
-            outcome.set_result(function(*args))
-        except BaseException as error:  # noqa: BLE001 - it is raised where it is waited for
-            outcome.set_exception(error)
-
-    threading.Thread(target=run).start()
-    return outcome.result(60)
-
-
-def _await_renewal(client: redis.Redis, key: str = KEY) -> None:
-    """Return once a lease has less than two thirds left, and then more again."""
-    lowest = [float("inf")]
-
-    def renewed() -> bool:
-        left = client.pttl(key)
-        assert isinstance(left, int)
-        assert left > 0
-        lowest[0] = min(lowest[0], left)
-        return left > lowest[0]
-
-    eventually(renewed, 60, "the lease is renewed", interval=0.02)
-
-
-def _waits_begun(client: redis.Redis) -> int:
-    commands: Any = client.info("commandstats")
-    return int(commands.get("cmdstat_blpop", {"calls": 0})["calls"])
-
-
-def _blocked(client: redis.Redis) -> int:
-    clients: Any = client.info("clients")
-    return int(clients["blocked_clients"])

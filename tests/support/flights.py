@@ -1,11 +1,22 @@
-"""Processes that use single_flight as any program does, and print what they come to."""
+"""Programs, threads and looks from outside: whoever else wants the lock of a test, named `item`."""
 
 import os
 import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
+from typing import Any, TypeVar
 
+import redis
+
+from scannerjob.worker import BusyError, single_flight
 from tests.support.processes import Process
 from tests.support.waiting import eventually
+
+R = TypeVar("R")
+
+KEY = "scannerjob:lock:item"
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -78,3 +89,45 @@ def program_of(folder: Path, name: str, program: str, *libraries: Path) -> Proce
     file.write_text(program)
     log = folder / f"{name}.log"
     return Process([sys.executable, file], log=log, env=environment(*libraries), cwd=folder)
+
+
+def is_busy(url: str) -> bool:
+    """Whether it is, for a thread that does not hold it."""
+    return not elsewhere(enters, url)
+
+
+def enters(url: str, wait: float = 0.0) -> bool:
+    """Whether the lock can be had."""
+    try:
+        with single_flight("item", url=url, wait=wait):
+            return True
+    except BusyError:
+        return False
+
+
+def elsewhere(function: Callable[..., R], *args: Any) -> R:
+    """Call it in another thread, for which no lock of this one is its own."""
+    outcome: Future[R] = Future()
+
+    def run() -> None:
+        try:
+            outcome.set_result(function(*args))
+        except BaseException as error:  # noqa: BLE001 - it is raised where it is waited for
+            outcome.set_exception(error)
+
+    threading.Thread(target=run).start()
+    return outcome.result(60)
+
+
+def await_renewal(client: redis.Redis, key: str = KEY) -> None:
+    """Return once a lease has less than two thirds left, and then more again."""
+    lowest = [float("inf")]
+
+    def renewed() -> bool:
+        left = client.pttl(key)
+        assert isinstance(left, int)
+        assert left > 0
+        lowest[0] = min(lowest[0], left)
+        return left > lowest[0]
+
+    eventually(renewed, 60, "the lease is renewed", interval=0.02)

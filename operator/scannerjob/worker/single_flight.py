@@ -42,6 +42,10 @@ _R = TypeVar("_R")
 # be kept from renewing it.
 LEASE = 60.0
 _TIMEOUT = 5.0
+_REFUSED = (
+    "nothing was run. Check Redis and its URL, or choose on_error='run' where two at a time do no"
+    " harm"
+)
 
 
 def single_flight(
@@ -176,8 +180,8 @@ class SingleFlight:
                 raise BusyError(f"{lock.name!r} is running elsewhere{_waited(self._wait)}")
         except LockUnavailableError as error:
             if self._on_error == "refuse":
-                raise
-            log.warning("%s is run without its lock: %s", lock.name, error)
+                raise LockUnavailableError(f"{error}; {_REFUSED}") from error
+            log.warning("%r is run without its lock: %s", lock.name, error)
         else:
             keep(lock)
 

@@ -64,7 +64,7 @@ class Lock:
     def __init__(self, client: Redis, name: str, lease: float) -> None:
         self.client, self.name, self.lease = client, name, lease
         self.due = 0.0
-        """When to renew it, by `now()`."""
+        """When to renew it, by `time.monotonic()`."""
         self._keys = (PREFIX + name, _WAKE_PREFIX + name)
         self._token = secrets.token_hex(16)
         self._process = os.getpid()
@@ -79,17 +79,17 @@ class Lock:
 
         Raises LockUnavailableError.
         """
-        end = None if wait is None else now() + wait
+        end = None if wait is None else time.monotonic() + wait
         try:
             while not self._take():
-                left = _LOOK if end is None else end - now()
+                left = _LOOK if end is None else end - time.monotonic()
                 if left <= 0:
                     return False
                 self._await_release(min(left, _LOOK))
         except RedisError as error:
             # If it was taken and the answer is lost, it lapses: it is never renewed.
             self._taken = False
-            raise LockUnavailableError(self._unavailable(error)) from error
+            raise LockUnavailableError(self._describe(error)) from error
         return True
 
     def held(self) -> bool:
@@ -103,7 +103,7 @@ class Lock:
             with self._mutex:
                 return bool(self._ask(_HELD)) and not self._lost
         except RedisError as error:
-            raise LockUnavailableError(self._unavailable(error)) from error
+            raise LockUnavailableError(self._describe(error)) from error
 
     def renew(self) -> None:
         """Hold it for another lease. Raises RedisError.
@@ -115,7 +115,7 @@ class Lock:
         with self._mutex:
             if not self._taken:
                 return
-            began = now()
+            began = time.monotonic()
             if not self._ask(_RENEW):
                 self._lose("taken again" if self._ask(_TAKE) else "another's by now")
             self.due = began + self.lease / 3
@@ -135,7 +135,7 @@ class Lock:
                 log.warning("%s; it is free when its lease lapses", self._describe(error))
 
     def _take(self) -> bool:
-        began, self._taken = now(), True
+        began, self._taken = time.monotonic(), True
         self._taken = bool(self._ask(_TAKE))
         self.due = began + self.lease / 3
         return self._taken
@@ -160,12 +160,6 @@ class Lock:
         kept = milliseconds or max(int(self.lease * 1000), 1)
         return self.client.eval(script, 2, *self._keys, self._token, str(kept))
 
-    def _unavailable(self, error: RedisError) -> str:
-        return (
-            f"{self._describe(error)}; nothing was run without it. Check Redis and its URL, or"
-            " choose on_error='run' where two copies at a time do no harm"
-        )
-
     def _describe(self, error: RedisError) -> str:
         said = (str(error).splitlines() or [type(error).__name__])[0]
         return f"the lock {self.name!r} cannot be asked for at {place(self.client)} ({said})"
@@ -174,15 +168,6 @@ class Lock:
 def place(client: Redis) -> str:
     """Where a client's Redis is, for people."""
     options = client.connection_pool.connection_kwargs
-    where = (
-        options.get("path") or f"{options.get('host', 'of its client')}:{options.get('port', 6379)}"
-    )
+    host = options.get("host", "of its client")
+    where = options.get("path") or f"{host}:{options.get('port', 6379)}"
     return f"Redis {where}/{options.get('db') or 0}"
-
-
-def now() -> float:
-    """In seconds, counted on while the machine sleeps where the system can do that."""
-    return time.clock_gettime(_CLOCK)
-
-
-_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)

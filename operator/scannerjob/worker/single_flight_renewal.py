@@ -10,11 +10,12 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 
 from redis import Redis
 from redis.exceptions import RedisError
 
-from scannerjob.worker.single_flight_lock import Lock, now
+from scannerjob.worker.single_flight_lock import Lock
 
 log = logging.getLogger(__name__)
 
@@ -63,8 +64,8 @@ class _Renewal(threading.Thread):
         with _guard:
             idle = not self.locks
             self._woken.clear()
-            self._wakes = min((lock.due for lock in self.locks), default=now() + _LINGER)
-        woken = self._woken.wait(max(self._wakes - now(), 0.0))
+            self._wakes = min((lock.due for lock in self.locks), default=time.monotonic() + _LINGER)
+        woken = self._woken.wait(max(self._wakes - time.monotonic(), 0.0))
         return woken or not idle or not self._ended()
 
     def _ended(self) -> bool:
@@ -75,7 +76,7 @@ class _Renewal(threading.Thread):
 
     def _due(self) -> list[Lock]:
         with _guard:
-            return [lock for lock in self.locks if lock.due <= now()]
+            return [lock for lock in self.locks if lock.due <= time.monotonic()]
 
 
 def _start(client: Redis) -> _Renewal:
@@ -89,7 +90,7 @@ def _renew(lock: Lock) -> None:
     try:
         lock.renew()
     except RedisError as error:
-        lock.due = now() + min(lock.lease / 3, _AGAIN)
+        lock.due = time.monotonic() + min(lock.lease / 3, _AGAIN)
         log.debug("the lock %r could not be renewed yet: %s", lock.name, error)
 
 
