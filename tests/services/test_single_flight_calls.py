@@ -204,6 +204,7 @@ def generator() -> Iterator[int]:
         (generator, "generator is a coroutine or a generator"),
         (Service.__dict__["of_none"], "is a staticmethod; put @single_flight below it"),
         (Service.__dict__["of_class"], "is a classmethod; put @single_flight below it"),
+        (Service, "Service is a type; put @single_flight below it"),
         ("process", "'process' is a str"),
     ],
 )

@@ -250,10 +250,10 @@ def _client_at(url: str) -> Redis:
 
 def _check(function: Callable[..., Any]) -> None:
     called = getattr(function, "__qualname__", repr(function))
-    if isinstance(function, (staticmethod, classmethod)) or not callable(function):
+    if isinstance(function, (staticmethod, classmethod, type)) or not callable(function):
         raise TypeError(
             f"single_flight: {called} is a {type(function).__name__}; put @single_flight below it,"
-            " next to the function"
+            " next to a function"
         )
     asynchronous = (inspect.iscoroutinefunction, inspect.isasyncgenfunction)
     if any(is_one(function) for is_one in (*asynchronous, inspect.isgeneratorfunction)):
