@@ -33,9 +33,7 @@ def test_a_message_that_is_delivered_twice_is_executed_once(stage: GuardStage, p
     stage.send("work", launch=launch)
     if pool != "solo":
         stage.wait_for("postrun", launch)  # of the second
-        record = stage.record(launch)
-        assert record
-        assert record.state is State.RUNNING
+        assert stage.certain(launch).state is State.RUNNING
     stage.release()
     stage.wait_until(launch, State.DONE)
     stage.send("work", launch=launch)
