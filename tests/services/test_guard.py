@@ -141,7 +141,7 @@ def test_tasks_that_exceed_their_time_have_failed(stage: GuardStage) -> None:
     stage.worker(leases=LONG)
     soft, hard = stage.send("work", soft_time_limit=1), stage.send("work", time_limit=1)
     assert stage.wait_until(soft, State.FAILED).reason.startswith("SoftTimeLimitExceeded")
-    assert stage.wait_until(hard, State.FAILED).reason == "its worker process died"
+    assert stage.wait_until(hard, State.FAILED).reason == "its worker process was terminated"
 
 
 def test_a_killed_process_is_recorded_at_once(stage: GuardStage) -> None:

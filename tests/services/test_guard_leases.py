@@ -244,3 +244,18 @@ def test_a_store_that_forgot_is_told_again(stage: GuardStage, store: RedisServer
     assert stage.count(launch)["begin"] == 1
     stage.release()
     stage.wait_until(launch, State.DONE)
+
+
+def test_what_rabbitmq_delivers_again_is_not_executed_while_its_lease_runs(
+    tmp_path: Path, amqp_url: str, redis_server: RedisServer, store: RedisServer
+) -> None:
+    with GuardStage(tmp_path, amqp_url, redis_server.database_url(1), store.url) as stage:
+        first = stage.worker(leases=LONG, task_acks_late=True)
+        launch = stage.send("work")
+        stage.wait_for("begin", launch)
+        first.kill()
+        second = stage.worker(leases=LONG, task_acks_late=True)
+        stage.wait_for("postrun", launch)
+        assert f"launch {launch} was begun or given up elsewhere" in second.log()
+        assert stage.count(launch)["begin"] == 1
+        assert stage.certain(launch).state is State.RUNNING

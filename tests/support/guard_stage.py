@@ -5,6 +5,7 @@ what the guard knows by its store.
 """
 
 import json
+import sys
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -54,7 +55,7 @@ class GuardStage:
         leases: tuple[float, float, float] = QUICK,
         on_error: str = "refuse",
         env: Mapping[str, str] | None = None,
-        args: tuple[str, ...] = (),
+        python: tuple[str, ...] = (sys.executable,),
         **conf: Any,
     ) -> CeleryWorker:
         """A worker with this configuration, started."""
@@ -63,7 +64,7 @@ class GuardStage:
             pool=pool,
             concurrency=concurrency,
             env={**self.environment(leases, on_error, conf), **(env or {})},
-            args=("--without-gossip", "--without-mingle", *args),
+            python=python,
         )
         return self._ends.enter_context(worker)
 

@@ -134,7 +134,7 @@ class Launch:
             case "FAILURE":
                 return State.FAILED, _reason(outcome), 0.0
             case _:
-                return State.FAILED, "its worker was stopped", 0.0
+                return State.FAILED, "its worker process was terminated", 0.0
 
 
 _current: ContextVar[Launch | None] = ContextVar("scannerjob_launch", default=None)
