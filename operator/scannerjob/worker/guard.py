@@ -137,7 +137,8 @@ class Guard:
             from celery.exceptions import Ignore
 
             enter(None)
-            raise Ignore(f"launch {request.id} was begun or given up elsewhere")
+            _logger.info("launch %s was begun elsewhere, or given up: ignored here", request.id)
+            raise Ignore(f"launch {request.id} was begun elsewhere, or given up")
 
     def end(self, task: Any, state: str | None, outcome: Any) -> None:
         """Write down how it ended, if it is one that was claimed."""
