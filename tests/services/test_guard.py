@@ -167,3 +167,20 @@ def test_a_revoked_and_terminated_task_has_failed(stage: GuardStage) -> None:
     stage.wait_for("begin", launch)
     stage.celery().control.revoke(launch, terminate=True, signal="SIGTERM")
     stage.wait_until(launch, State.FAILED)
+
+
+@pytest.mark.parametrize("store", ["sqlite_url", "postgres_url", "mariadb_url"])
+def test_records_may_be_in_a_database(
+    tmp_path: Path, redis_url: str, store: str, request: pytest.FixtureRequest
+) -> None:
+    with GuardStage(tmp_path, redis_url, redis_url, request.getfixturevalue(store)) as stage:
+        stage.worker(leases=LONG, task_acks_late=True)
+        for task in ("retry", "reject_once", "told"):
+            stage.wait_until(stage.send(task), State.DONE)
+        victim = stage.send("work")
+        stage.wait_for("begin", victim)
+        stage.send("work", launch=victim)
+        stage.wait_for("postrun", victim)
+        psutil.Process(stage.pid(victim)).kill()
+        assert stage.wait_until(victim, State.FAILED).reason == "its worker process died"
+        assert stage.count(victim)["begin"] == 1

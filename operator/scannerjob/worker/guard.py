@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 from scannerjob.worker.beside import Beside
 from scannerjob.worker.heartbeats import Heartbeats, open_heartbeats
-from scannerjob.worker.launch import Launch, OnError, current, enter, is_launch
+from scannerjob.worker.launch import Launch, OnError, current, enter, is_launch, undisturbed
 from scannerjob.worker.records import HEADER
 from scannerjob.worker.stores import open_store
 
@@ -75,7 +75,6 @@ class Guard:
         self._on_error = on_error
         self._store = open_store(url)
         self._heartbeats: Heartbeats | None = None
-        self._inherited: list[object] = []
         os.register_at_fork(after_in_child=self._begin_anew)
 
     def start(self) -> None:
@@ -131,7 +130,7 @@ class Guard:
         launch = current()
         if not is_launch(request) or (launch and launch.request is request):
             return
-        launch = Launch(task, lambda: self._store, self._beats(), self._on_error)
+        launch = Launch(task, self._store, self._beats(), self._on_error)
         enter(launch)
         if not launch.begin():
             from celery.exceptions import Ignore
@@ -144,17 +143,17 @@ class Guard:
         """Write down how it ended, if it is one that was claimed."""
         launch = current()
         if launch and launch.request is task.request:
-            enter(None)
-            launch.end(state, outcome)
+            # An end that is not told would leave it held for as long as this process lives.
+            with undisturbed():
+                enter(None)
+                launch.end(state, outcome)
 
     def _beats(self) -> Heartbeats:
         self._heartbeats = self._heartbeats or open_heartbeats(self._store)
         return self._heartbeats
 
     def _begin_anew(self) -> None:
-        """After a fork: connections are the parent's, and are left to it as they are."""
-        self._inherited += [self._store, self._heartbeats]
-        self._store = open_store(self._url)
+        """After a fork; the store does so by itself."""
         self._heartbeats = None
 
 

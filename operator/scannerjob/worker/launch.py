@@ -7,7 +7,7 @@ import secrets
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -32,14 +32,9 @@ _logger = logging.getLogger(__name__)
 
 
 class Launch:
-    """The execution of a launch that `task` is about to be, in its current request.
+    """The execution of a launch that `task` is about to be, in its current request."""
 
-    `store` gives this process's store: that of a fork is another one.
-    """
-
-    def __init__(
-        self, task: Any, store: Callable[[], Store], heartbeats: Heartbeats, on_error: OnError
-    ) -> None:
+    def __init__(self, task: Any, store: Store, heartbeats: Heartbeats, on_error: OnError) -> None:
         request = task.request
         generation = request.retries + _REPLACED * (request.replaced_task_nesting or 0)
         self.execution = Execution(request.id, generation, secrets.token_hex(16))
@@ -67,7 +62,7 @@ class Launch:
             return "its lease had lapsed, and it was given up or begun anew"
         try:
             with undisturbed():
-                lost = self._store().renew([self.execution], self._heartbeats.lease)
+                lost = self._store.renew([self.execution], self._heartbeats.lease)
         except Exception as error:  # noqa: BLE001 - whatever a client raises, nothing is known
             _let_pass(error)
             return (
@@ -82,8 +77,7 @@ class Launch:
         """
         end = End(self.execution, *self._verdict(state, outcome))
         try:
-            with undisturbed():
-                held = self._store().finish(end.execution, end.state, end.reason, end.delay)
+            held = self._store.finish(end.execution, end.state, end.reason, end.delay)
         except Exception as error:  # noqa: BLE001 - whatever a client raises, it is tried again
             _logger.warning("the end of launch %s is written later: %s", self.execution.id, error)
             self._heartbeats.finish(end)
@@ -101,7 +95,7 @@ class Launch:
         while True:
             try:
                 with undisturbed():
-                    return self._store().claim(self.execution, self._heartbeats.lease)
+                    return self._store.claim(self.execution, self._heartbeats.lease)
             except Exception as error:  # noqa: BLE001 - whatever a client raises, nothing is known
                 _let_pass(error)
                 if self._on_error == "run":
