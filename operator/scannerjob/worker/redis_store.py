@@ -34,7 +34,8 @@ def record_key(launch_id: str) -> str:
 # Before each script: the server's clock, and what a record is. Times are in milliseconds. Fields
 # which others keep in the same hash, such as the number of sends, are left as they are. A look
 # writes, too, so that a server which may not be written to does not answer: a replica that was the
-# master, or a master that has lost its replicas.
+# master, or a master that has lost its replicas. (After this write, Redis lets a script write even
+# where its memory is full; it is little, and the end of a task must not go unsaid.)
 _PRELUDE = """
 local retention = ARGV[1]
 local time = redis.call('TIME')

@@ -65,7 +65,8 @@ class SqlStore:
     def __str__(self) -> str:
         url = self._engine.url
         port = f":{url.port}" if url.port else ""
-        return f"{url.get_backend_name()} {url.host or ''}{port}/{url.database}"
+        server = f"{url.host}{port}/" if url.host else ""
+        return f"{url.get_backend_name()} {server}{url.database}"
 
     def claim(self, execution: Execution, lease: float) -> bool:
         """See Store."""
