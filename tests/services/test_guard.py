@@ -184,3 +184,8 @@ def test_records_may_be_in_a_database(
         psutil.Process(stage.pid(victim)).kill()
         assert stage.wait_until(victim, State.FAILED).reason == "its worker process died"
         assert stage.count(victim)["begin"] == 1
+
+
+def test_a_worker_whose_processes_would_be_unguarded_does_not_start(stage: GuardStage) -> None:
+    with pytest.raises(RuntimeError, match="worker_pool_start_method = 'fork'"):
+        stage.worker(worker_pool_start_method="spawn")

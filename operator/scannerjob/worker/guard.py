@@ -6,6 +6,7 @@ import functools
 import inspect
 import logging
 import os
+import sys
 from typing import Any, get_args
 
 from scannerjob.worker.beside import Beside
@@ -52,18 +53,24 @@ def _connect(app: Any, guard: Guard) -> None:
 
     def begin_worker(sender: Any, **_: Any) -> None:
         if sender.app == app:
+            _refuse_spawn(sender)
             guard_tasks()  # those, too, that came after the app was finalized
             guard.start()
 
     def end_task(task: Any, retval: Any, state: str | None, **_: Any) -> None:
         guard.end(task, state, retval)
 
-    # Also in a pool's process that was not forked, where no worker begins.
     app.on_after_finalize.connect(guard_tasks, weak=False)
     if app.finalized:
         guard_tasks()
     signals.worker_init.connect(begin_worker, weak=False)
     signals.task_postrun.connect(end_task, weak=False)
+
+
+def _refuse_spawn(worker: Any) -> None:
+    """Spawned processes have another app, made from the settings of this one, without a guard."""
+    if getattr(worker, "pool_start_method", "fork") != "fork":
+        sys.exit("the guard needs worker_pool_start_method = 'fork': other processes are unguarded")
 
 
 class Guard:
