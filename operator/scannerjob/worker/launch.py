@@ -183,8 +183,8 @@ def _let_pass(error: Exception) -> None:
 def _delay(when: Any) -> float:
     """In seconds: how long until a retry, by the clock that Celery made its time with."""
     if isinstance(when, datetime):
-        zone = when.tzinfo or UTC
-        return max(0.0, (when - datetime.now(zone).replace(tzinfo=when.tzinfo)).total_seconds())
+        when = when if when.tzinfo else when.replace(tzinfo=UTC)
+        return max(0.0, (when - datetime.now(UTC)).total_seconds())
     return float(when or 0)
 
 
