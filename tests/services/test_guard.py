@@ -161,6 +161,16 @@ def test_a_process_that_a_task_has_forked_does_not_hide_its_death(stage: GuardSt
     stage.release()
 
 
+def test_a_task_that_is_revoked_before_it_starts_has_failed(stage: GuardStage) -> None:
+    stage.worker(concurrency=1, leases=LONG)
+    first, revoked = stage.send("work"), stage.send("work")
+    stage.wait_for("begin", first)
+    stage.celery().control.revoke(revoked, reply=True)
+    stage.release()
+    assert stage.wait_until(revoked, State.FAILED).reason == "it was revoked"
+    assert stage.count(revoked)["begin"] == 0
+
+
 def test_a_revoked_and_terminated_task_has_failed(stage: GuardStage) -> None:
     stage.worker(leases=LONG)
     launch = stage.send("work")
@@ -189,3 +199,25 @@ def test_records_may_be_in_a_database(
 def test_a_worker_whose_processes_would_be_unguarded_does_not_start(stage: GuardStage) -> None:
     with pytest.raises(RuntimeError, match="worker_pool_start_method = 'fork'"):
         stage.worker(worker_pool_start_method="spawn")
+
+
+def test_processes_that_come_later_are_watched_too(stage: GuardStage) -> None:
+    stage.worker(concurrency=1, leases=LONG, worker_max_tasks_per_child=1)
+    for _ in range(2):
+        stage.wait_until(stage.send("told"), State.DONE)
+    launch = stage.send("work")
+    stage.wait_for("begin", launch)
+    psutil.Process(stage.pid(launch)).kill()
+    stage.wait_until(launch, State.FAILED)
+
+
+def test_many_launches_that_two_workers_get_twice_are_executed_once(stage: GuardStage) -> None:
+    stage.worker(pool="threads", concurrency=4)
+    stage.worker(concurrency=2)
+    launches = [stage.send("follow") for _ in range(100)]
+    for launch in launches:
+        stage.send("follow", launch=launch)
+    for launch in launches:
+        stage.wait_for("postrun", launch, 2)
+        assert stage.count(launch)["begin"] == 1
+        assert stage.certain(launch).state is State.DONE

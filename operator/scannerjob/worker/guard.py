@@ -11,8 +11,17 @@ from typing import Any, get_args
 
 from scannerjob.worker.beside import Beside
 from scannerjob.worker.heartbeats import Heartbeats, open_heartbeats
-from scannerjob.worker.launch import Launch, OnError, current, enter, is_launch, undisturbed
-from scannerjob.worker.records import HEADER
+from scannerjob.worker.launch import (
+    Launch,
+    OnError,
+    current,
+    enter,
+    execution_of,
+    is_launch,
+    undisturbed,
+)
+from scannerjob.worker.leases import End
+from scannerjob.worker.records import HEADER, State
 from scannerjob.worker.stores import open_store
 
 _MARK = "_scannerjob_guarded"
@@ -60,11 +69,17 @@ def _connect(app: Any, guard: Guard) -> None:
     def end_task(task: Any, retval: Any, state: str | None, **_: Any) -> None:
         guard.end(task, state, retval)
 
+    def revoke_task(request: Any, terminated: bool, expired: bool, **_: Any) -> None:
+        # One that is terminated ends by itself; of one that expired the operator knows.
+        if not terminated and not expired:
+            guard.revoke(request)
+
     app.on_after_finalize.connect(guard_tasks, weak=False)
     if app.finalized:
         guard_tasks()
     signals.worker_init.connect(begin_worker, weak=False)
     signals.task_postrun.connect(end_task, weak=False)
+    signals.task_revoked.connect(revoke_task, weak=False)
 
 
 def _refuse_spawn(worker: Any) -> None:
@@ -154,6 +169,11 @@ class Guard:
             with undisturbed():
                 enter(None)
                 launch.end(state, outcome)
+
+    def revoke(self, request: Any) -> None:
+        """Have it written down that nothing of it runs: a worker was told to drop its messages."""
+        if is_launch(request):
+            self._beats().finish(End(execution_of(request), State.FAILED, "it was revoked"))
 
     def _beats(self) -> Heartbeats:
         self._heartbeats = self._heartbeats or open_heartbeats(self._store)
