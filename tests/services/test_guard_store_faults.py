@@ -138,9 +138,13 @@ class TestRedis:
         with RedisServer() as old, RedisServer() as new:
             store = running(opened(old.url))
             _follow(old, new)
+            before = _connections(old)
             for call in _all_calls(store):
                 with pytest.raises(redis.ReadOnlyError):
                     call()
+            # The name of the server may lead to another one by now: it connects anew.
+            assert before
+            assert not before & _connections(old)
 
     def test_a_user_who_may_only_use_its_keys_will_do_for_a_worker(
         self, opened: Callable[[str], Store], redis_server: RedisServer, redis_url: str
@@ -301,6 +305,13 @@ def _follow(replica: RedisServer, master: RedisServer) -> None:
         )
         written.set("scannerjob:test", "written")
         assert written.wait(1, 30_000) == 1
+
+
+def _connections(server: RedisServer) -> set[str]:
+    """Those of others."""
+    with server.client() as client:
+        clients = {each["id"] for each in client.client_list(_type="normal")}
+        return clients - {str(client.client_id())}
 
 
 def _promote(replica: RedisServer) -> None:

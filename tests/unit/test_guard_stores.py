@@ -78,5 +78,5 @@ def test_what_is_told_of_tls_replaces_the_options_in_the_url() -> None:
 
 def test_questions_are_not_repeated_by_themselves_and_have_limits() -> None:
     told = open_redis("redis://db.example/0").connection_pool.connection_kwargs
-    assert told["retry"].get_retries() == 0
+    assert told["retry"]._retries == 0
     assert told["socket_timeout"] == told["socket_connect_timeout"] == 5.0
