@@ -218,6 +218,18 @@ def test_a_launch_runs_without_the_store_if_it_is_told_to(
     stage.wait_until(launch, State.DONE)
 
 
+def test_nothing_is_committed_while_the_store_cannot_be_asked(
+    stage: GuardStage, store: RedisServer
+) -> None:
+    stage.worker()
+    launch = stage.send("commit")
+    stage.wait_for("begin", launch)
+    store.kill()
+    stage.release()
+    stage.wait_for("lost", launch)
+    assert stage.count(launch)["commit"] == 0
+
+
 def test_an_end_that_the_store_missed_is_written_later(
     stage: GuardStage, store: RedisServer
 ) -> None:
