@@ -63,7 +63,9 @@ local lease, lost = tonumber(ARGV[2]), {}
 for place, key in ipairs(KEYS) do
   local retries, owner = ARGV[1 + 2 * place], ARGV[2 + 2 * place]
   local record = look(key)
-  if record.waiting or (record.running and record.owner == owner) then
+  local ours = record.owner == owner
+  local given_back = record.state == 'queued' and ours
+  if (record.waiting and not given_back) or (record.running and ours) then
     run(key, retries, owner, lease)
   else
     lost[#lost + 1] = place
@@ -84,7 +86,9 @@ if record.waiting or (record.running and record.owner == owner) then
     redis.call('HSET', key, 'until', now + tonumber(delay))
   end
   keep(key)
-  redis.pcall('PUBLISH', channel, id)
+  if state ~= 'queued' then
+    redis.pcall('PUBLISH', channel, id)
+  end
   return 1
 end
 local written = record.state == state and record.retries == tonumber(retries)

@@ -23,6 +23,7 @@ from sqlalchemy import (
     delete,
     insert,
     literal_column,
+    not_,
     null,
     or_,
     select,
@@ -92,9 +93,8 @@ class SqlStore:
         """See Store. Who wants to know of it asks `ended_since`; of `reason` 1000 letters stay."""
         reason = reason.replace("\0", "")[:_MAX_REASON]
         until = self._now + _milliseconds(delay) if state is State.RETRYING else null()
-        values = self._values(
-            state, execution, until=until, reason=reason, was=null(), ended=self._now
-        )
+        ended = null() if state is State.QUEUED else self._now
+        values = self._values(state, execution, until=until, reason=reason, was=null(), ended=ended)
         wanted = (state, execution.retries, execution.owner, reason)
 
         def end(connection: Connection) -> bool:
@@ -217,7 +217,8 @@ class SqlStore:
 
     def _renew_one(self, connection: Connection, execution: Execution, lease: float) -> bool:
         values = self._running(execution, lease)
-        return write(connection, execution.id, _held_by(execution), values)
+        allowed = and_(_held_by(execution), not_(_given_back_by(execution)))
+        return write(connection, execution.id, allowed, values)
 
     def _read(self, connection: Connection, ids: Sequence[str]) -> Reading:
         # Before the records: none of them has lapsed by this moment that might not have.
@@ -289,6 +290,10 @@ class SqlStore:
         except IntegrityError:
             for row in rows:
                 inserted(connection, launch, **row)
+
+
+def _given_back_by(execution: Execution) -> ColumnElement[bool]:
+    return and_(_is.state == State.QUEUED.value, _is.owner == execution.owner)
 
 
 def _held_by(execution: Execution) -> ColumnElement[bool]:
