@@ -135,7 +135,7 @@ class View:
             return _FORGOTTEN if seen_for >= STEADY else None
         if sight and series.is_steady and seen_for >= SEEN_AGAIN:
             return _SILENT
-        return _of_record(record)
+        return observation(record)
 
 
 def _at(moment: Moment) -> float:
@@ -146,7 +146,7 @@ def _has_lapsed(record: Record, now: float) -> bool:
     return record.state is State.RUNNING and record.until is not None and record.until <= now
 
 
-def _of_record(record: Record) -> Observation:
+def observation(record: Record) -> Observation:
     """What a record says by itself."""
     if record.state is State.FAILED:
         return Observation(Fact.FAILED, record.reason or None)
