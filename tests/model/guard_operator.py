@@ -1,29 +1,46 @@
-"""The operators, by the rules of the guard: look, ask for the row, supersede, claim, send."""
+"""The operators: the real rules of evidence and the real decision, from one crash to the next."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from functools import lru_cache
 
-from scannerjob.model.facts import Fact
-from scannerjob.targets.celery.lapses import View
-from scannerjob.worker.records import Record, State
+from scannerjob.model.decide import decide
+from scannerjob.model.facts import Fact, Facts, Observation, Report, TargetTraits
+from scannerjob.model.ledger import Item, Ledger, Phase
+from scannerjob.model.reading import to_supersede, worth_a_look
+from scannerjob.model.row import Row, Rows
+from scannerjob.model.spec import parse_spec
+from scannerjob.targets.celery.lapses import View, observation
+from scannerjob.worker.records import State
 from tests.model.guard_world import (
-    KEPT_FOR_ITS_SENDER,
+    NOW,
     SEND_WITHIN,
+    START,
     Broken,
-    Ledger,
     Message,
     Model,
     Operator,
     Sending,
     World,
-    is_excused,
 )
 
 Step = tuple[str, World]
-_OVER = ("succeeded", "failed", "lapsed", "superseded")
-# Before its row settles it, or another launch is made, these have to be superseded.
-_UNENDED = ("accepted", "started", "silent", "forgotten")
+
+_SECRET = {"urlSecretRef": {"name": "app", "key": "url"}}
+_SPEC = parse_spec(
+    {
+        "database": _SECRET,
+        "query": "SELECT 1",
+        "concurrency": 1,
+        "retry": {"attempts": 100, "backoff": "0s"},
+        "celery": {"broker": _SECRET, "task": "t", "guard": _SECRET},
+    }
+)
+_TRAITS = TargetTraits(tells_outcomes=False, resend_within=timedelta.max, guarded=True)
+_ENDPOINTS = {"broker": "b", "guard": "g"}
+_ROW = Row("[1]", {})
 
 
 def steps(model: Model, world: World) -> Iterator[Step]:
@@ -31,186 +48,183 @@ def steps(model: Model, world: World) -> Iterator[Step]:
     for n, operator in enumerate(world.operators):
         for name, after in own_steps(model, world, n):
             yield f"operator {n} {name}", after
+        if operator.cut:
+            back = world.with_operator(n, operator._replace(cut=False))
+            yield f"operator {n} reaches the store again", back
         if world.faults < model.faults:
             for kind, name, after in _faults(world, n):
                 if kind in model.kinds:
                     yield f"operator {n} {name}", after._replace(faults=world.faults + 1)
-        if operator.cut:
-            yield f"operator {n} reaches the store again", _put(world, n, operator._replace(cut=False))
 
 
-def must_act(world: World, operator: Operator) -> bool:
+def must_act(operator: Operator) -> bool:
     """Whether time cannot pass before it has gone on."""
-    if world.now == operator.stalled:
-        return False
-    return operator.step != "look" or operator.looked < world.now
+    return not operator.stalled and (operator.step != "look" or not operator.looked)
 
 
 def _faults(world: World, n: int) -> Iterator[tuple[str, str, World]]:
     operator = world.operators[n]
-    yield "operator dies", "dies, and another is begun", _put(world, n, Operator(looked=world.now))
-    if must_act(world, operator):
-        stalled = operator._replace(stalled=world.now)
-        yield "operator stalls", "stalls for a while", _put(world, n, stalled)
+    if operator.step != "look":
+        dead = Operator(looked=True, cut=operator.cut)
+        yield "operator dies", "dies, and another begins", world.with_operator(n, dead)
+    if must_act(operator):
+        stalled = operator._replace(stalled=True)
+        yield "operator stalls", "stalls for a while", world.with_operator(n, stalled)
     if not operator.cut:
-        yield "operator cut off", "is cut off the store", _put(world, n, operator._replace(cut=True))
-
-
-def _put(world: World, n: int, operator: Operator) -> World:
-    return world.with_operator(n, operator)
+        cut = operator._replace(cut=True)
+        yield "operator cut off", "is cut off the store", world.with_operator(n, cut)
 
 
 def own_steps(model: Model, world: World, n: int) -> Iterator[Step]:
+    """What an operator may do next."""
     operator = world.operators[n]
     reached = world.store.up and not operator.cut
     if operator.step == "look":
-        if operator.looked < world.now:
+        if not operator.looked:
             yield "looks", _look(model, world, n, reached)
     elif operator.step == "query":
-        yield "queries", _put(world, n, operator._replace(step="settle", present=world.wanted))
-    elif operator.step == "settle":
-        if _needs_superseding(model, operator):
-            yield "supersedes", _supersede(model, world, n) if reached else _idle(world, n)
-        else:
-            yield "writes", _write(model, world, n)
+        yield "queries", _query(model, world, n)
+    elif operator.step == "supersede":
+        yield "supersedes", _supersede(model, world, n) if reached else _idle(world, n)
+    elif operator.step == "write":
+        yield "writes", _write(world, n)
     else:
-        yield from _send(model, world, n, reached)
+        yield _send(model, world, n, reached)
 
 
 def _idle(world: World, n: int) -> World:
-    operator = world.operators[n]
-    return _put(world, n, operator._replace(step="look", ledger=None, fact="", present=False))
+    idle = world.operators[n]._replace(
+        step="look", item=None, current=False, seen=None, present=None
+    )
+    return world.with_operator(n, idle)
+
+
+def _ledger(item: Item | None) -> Ledger:
+    return Ledger((item,) if item else (), query_hash="q", endpoints=_ENDPOINTS)
+
+
+def _facts(operator: Operator) -> Facts:
+    item, rows = operator.item, None
+    if operator.present is not None:
+        rows = Rows("q", (_ROW,) if operator.present else (), complete=True)
+    seen = {item.id: operator.seen} if item and operator.seen else {}
+    reports = {operator.report[0]: operator.report[1]} if operator.report else {}
+    return Facts(_TRAITS, "q", _ENDPOINTS, START, seen, rows, reports)
 
 
 def _look(model: Model, world: World, n: int, reached: bool) -> World:
-    operator = world.operators[n]._replace(looked=world.now, ledger=world.ledger)
-    ledger = world.ledger
+    operator = world.operators[n]._replace(looked=True, item=world.item, current=True)
     lapses = operator.recall()
     if not reached:
         lapses.failed()
-        return _idle(_put(world, n, operator._replace(series=lapses.series, sight=None)), n)
-    view = View(lapses)
+        return _idle(world.with_operator(n, operator._replace(series=lapses.series)), n)
+    view, item = View(lapses), world.item
     view.sights = {operator.sight[0]: operator.sight[1]} if operator.sight else {}
-    ids = [ledger.id] if ledger.id else []
-    told = view.note(world.store.read(ledger.id, world.now), ids, float(world.now))
-    fact = told[ledger.id].fact.value if ledger.id in told else ""
-    sight = (ledger.id, view.sights[ledger.id]) if ledger.id in view.sights else None
-    operator = operator._replace(series=lapses.series, sight=sight, fact=fact, step="query")
-    after = _put(world, n, operator)
-    # Nothing follows from what still runs, or is not known.
-    unmoved = fact in ("", Fact.RUNNING.value) and ledger.phase == "launched"
-    return _idle(after, n) if unmoved else after
+    ids = [item.id] if item and item.outstanding else []
+    told = view.note(world.store.read(), ids, NOW)
+    sight = next(iter(view.sights.items()), None)
+    operator = operator._replace(series=lapses.series, sight=sight, seen=_seen(model, ids, told))
+    facts, ledger = _facts(operator), _ledger(item)
+    if worth_a_look(_SPEC, ledger, facts, START):
+        return world.with_operator(n, operator._replace(step="query"))
+    after = world.with_operator(n, operator._replace(step="write"))
+    return _idle(after, n) if _decided(world, operator) == item else after
 
 
-def _needs_superseding(model: Model, operator: Operator) -> bool:
-    if operator.ledger is None or operator.ledger.phase == "none":
-        return False
-    if operator.fact == Fact.SILENT.value:
-        return not model.no_supersede
-    return operator.fact in _UNENDED and not operator.present and not model.left_is_done
+def _seen(model: Model, ids: list[str], told: Mapping[str, Observation]) -> Observation | None:
+    seen = told.get(ids[0]) if ids else None
+    # On a broker that keeps no records, a record tells only that it was about to be sent.
+    unclear = not model.one_redis and not model.queued_is_sent
+    return None if seen and seen.fact is Fact.ACCEPTED and unclear else seen
+
+
+def _query(model: Model, world: World, n: int) -> World:
+    operator = world.operators[n]._replace(present=world.wanted)
+    ids = to_supersede(_SPEC, _ledger(operator.item), _facts(operator), START)
+    step = "supersede" if ids and not model.no_supersede else "write"
+    if model.no_supersede and ids:
+        operator = operator._replace(seen=Observation(Fact.LAPSED))
+    return world.with_operator(n, operator._replace(step=step))
 
 
 def _supersede(model: Model, world: World, n: int) -> World:
     operator = world.operators[n]
-    assert operator.ledger is not None
-    launch = operator.ledger.id
-    record = model.rules.supersede(world.store.get(launch), world.store_now)
-    # A crash here leaves a record that tells the next look what was done.
+    assert operator.item is not None
+    launch = operator.item.id
+    record = model.rules.supersede(world.store.get(launch), NOW)
+    # A crash after this leaves a record that tells the next look what was done.
     after = world._replace(store=world.store.put(launch, record))
-    return _put(after, n, operator._replace(fact=_fact_of(record)))
+    return after.with_operator(n, operator._replace(step="write", seen=observation(record)))
 
 
-def _fact_of(record: Record) -> str:
-    if record.state is State.SUPERSEDED:
-        return "lapsed" if record.was in (State.RUNNING, State.RETRYING) else "superseded"
-    return {State.DONE: "succeeded", State.FAILED: "failed"}.get(record.state, "running")
+def _decided(world: World, operator: Operator) -> Item | None:
+    known = Operator(
+        item=operator.item, seen=operator.seen, present=operator.present, report=operator.report
+    )
+    return decided(known, f"n{world.launches + 1}")
 
 
-def _write(model: Model, world: World, n: int) -> World:
+@lru_cache(maxsize=None)
+def decided(known: Operator, launch: str) -> Item | None:
+    """What is remembered of the row from now on; the new launch, if there is one, has this id."""
+    decision = decide(_SPEC, _ledger(known.item), _facts(known), START, lambda: launch)
+    return next(iter(decision.ledger.items), None)
+
+
+def _write(world: World, n: int) -> World:
     operator = world.operators[n]
-    before = operator.ledger
-    assert before is not None
-    ledger = _decided(model, operator, before, world.now)
-    if ledger == before:
-        return _idle(world, n)
-    if world.ledger != before:
-        return _idle(world, n)
-    if before.phase != "none" and ledger.id != before.id:
-        _judge_end(world, before)
-    after = _idle(world._replace(ledger=ledger), n)
-    if ledger.sends == before.sends and ledger.id == before.id or ledger.phase != "claimed":
+    before, item = operator.item, _decided(world, operator)
+    idle = _idle(world, n)
+    if item == before or not operator.current:
+        return idle
+    if before and before.outstanding and (item is None or item.id != before.id):
+        _judge_end(world, before.id)
+    others = tuple(each._replace(current=False) for each in idle.operators)
+    claimed = item is not None and (before is None or item.id != before.id) and item.outstanding
+    after = idle._replace(item=item, operators=others, launches=world.launches + claimed)
+    if item is None or not (claimed or (before and item.sends > before.sends)):
         return after
-    sending = Sending(ledger.id, ledger.sends, world.now + SEND_WITHIN)
-    return _put(after, n, after.operators[n]._replace(step="send", sending=sending))
+    sending = Sending(item.id, item.sends, SEND_WITHIN, item.phase is Phase.LAUNCHED)
+    return after.with_operator(n, others[n]._replace(step="send", sending=sending))
 
 
-def _judge_end(world: World, ledger: Ledger) -> None:
+def _judge_end(world: World, launch: str) -> None:
     for run in world.runs:
-        if run.id == ledger.id and run.does == "working" and not is_excused(run, world.now):
-            raise Broken(f"the slot of {ledger.id} is freed while it runs")
+        if run.id == launch and run.does == "working" and not run.is_excused:
+            raise Broken(f"the slot of {launch} is freed while it runs")
 
 
-def _decided(model: Model, operator: Operator, ledger: Ledger, now: int) -> Ledger:
-    fact, present = operator.fact, operator.present
-    if model.no_supersede and fact == "silent":
-        fact = "lapsed"
-    if model.left_is_done and not present:
-        fact = "superseded"
-    if ledger.phase == "none":
-        return _claimed(ledger, ledger.attempt, now) if present else ledger
-    if fact in _OVER:
-        attempt = ledger.attempt + (fact != "superseded")
-        ended = ledger._replace(phase="none", id="", sends=0)
-        return _claimed(ended, attempt, now) if present else ended
-    if fact == "forgotten":
-        again = ledger._replace(phase="claimed", sends=ledger.sends + 1, since=now)
-        return again if present else ledger
-    return _accepted(model, operator, ledger, now)
-
-
-def _accepted(model: Model, operator: Operator, ledger: Ledger, now: int) -> Ledger:
-    """Whether a claim was sent; if nobody says so, it is sent again."""
-    if ledger.phase != "claimed":
-        return ledger
-    queued = operator.fact == "accepted"
-    sent = operator.fact in ("running", "started") or operator.accepted == ledger.id
-    if sent or (queued and (model.one_redis or model.queued_is_sent)):
-        return ledger._replace(phase="launched")
-    orphan = now - ledger.since > KEPT_FOR_ITS_SENDER
-    if orphan and operator.present:
-        return ledger._replace(sends=ledger.sends + 1, since=now)
-    return ledger
-
-
-def _claimed(ledger: Ledger, attempt: int, now: int) -> Ledger:
-    launches = ledger.launches + 1
-    return Ledger("claimed", f"n{launches}", attempt, 1, now, launches)
-
-
-def _send(model: Model, world: World, n: int, reached: bool) -> Iterator[Step]:
-    operator = world.operators[n]
-    sending = operator.sending
+def _send(model: Model, world: World, n: int, reached: bool) -> Step:
+    sending = world.operators[n].sending
     assert sending is not None
-    sent = _put(world, n, operator._replace(step="look", sending=None))
-    if world.now >= sending.until:
-        yield f"is too late to send {sending.id}", sent
-    elif sending.registered:
-        yield f"publishes {sending.id}", _published(sent, n, sending)
-    elif not reached:
-        yield f"cannot register {sending.id}", sent
-    else:
-        record = world.store.get(sending.id)
-        registered = sent._replace(store=world.store.put(sending.id, model.rules.register(record)))
-        if model.one_redis:
-            new = record is None
-            yield f"sends {sending.id}", _published(registered, n, sending) if new else registered
-        elif record is None or record.state is State.QUEUED:
-            goes_on = operator._replace(sending=sending._replace(registered=True))
-            yield f"registers {sending.id}", _put(registered, n, goes_on)
-        else:
-            yield f"finds {sending.id} begun", registered
+    if sending.until <= NOW:
+        return f"is too late to send {sending.id}", _told(world, n, sending, Fact.NOT_SENT)
+    if sending.registered:
+        return f"publishes {sending.id}", _published(world, n, sending)
+    if not reached:
+        return f"cannot send {sending.id}", _told(world, n, sending, Fact.NOT_SENT)
+    return f"sends {sending.id}", _register(model, world, n, sending)
+
+
+def _register(model: Model, world: World, n: int, sending: Sending) -> World:
+    record = world.store.get(sending.id)
+    after = world._replace(store=world.store.put(sending.id, model.rules.register(record)))
+    new = record is None or record.state is State.QUEUED
+    if not model.one_redis and new:
+        goes_on = world.operators[n]._replace(sending=sending._replace(registered=True))
+        return after.with_operator(n, goes_on)
+    if record is None or (new and sending.anew):
+        return _published(after, n, sending)
+    superseded = record.state is State.SUPERSEDED
+    return _told(after, n, sending, Fact.SUPERSEDED if superseded else Fact.ACCEPTED)
 
 
 def _published(world: World, n: int, sending: Sending) -> World:
-    operator = world.operators[n]._replace(accepted=sending.id)
-    return _put(world, n, operator).with_message(Message(sending.id, 0, world.now))
+    message = Message(sending.id, anew=sending.anew)
+    return _told(world, n, sending, Fact.ACCEPTED).with_message(message)
+
+
+def _told(world: World, n: int, sending: Sending, fact: Fact) -> World:
+    report = (sending.id, Report(sending.sends, Observation(fact)))
+    operator = world.operators[n]._replace(step="look", sending=None, report=report)
+    return world.with_operator(n, operator)

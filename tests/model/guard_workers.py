@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from scannerjob.worker.records import LEASE, State
-from tests.model.guard_world import STEP, Broken, Message, Model, Run, World, is_excused
+from scannerjob.worker.records import State
+from tests.model.guard_world import NOW, STEP, Broken, Message, Model, Run, World
 
 Step = tuple[str, World]
 
@@ -15,16 +15,16 @@ _ENDS = {"committed": State.DONE, "failing": State.FAILED, "dead": State.FAILED}
 def steps(model: Model, world: World) -> Iterator[Step]:
     """All that may happen next at the workers."""
     for message in dict.fromkeys(world.queue):
-        if message.eta <= world.now and world.store.up:
+        if message.eta <= NOW and world.store.up:
             yield f"a worker takes {message.id}/{message.retries}", take(model, world, message)
     for n, run in enumerate(world.runs):
-        for name, after in _run_steps(model, world, n):
-            yield f"{run.id}/{run.retries} ({run.owner}) {name}", after
+        who = f"{run.id}/{run.retries} ({run.owner})"
+        for name, after in _own_steps(model, world, n):
+            yield f"{who} {name}", after
         if world.faults < model.faults:
-            for kind, name, after in _faults(world, n):
+            for kind, name, after in _faults(model, world, n):
                 if kind in model.kinds:
-                    said = f"{run.id}/{run.retries} ({run.owner}) {name}"
-                    yield said, after._replace(faults=world.faults + 1)
+                    yield f"{who} {name}", after._replace(faults=world.faults + 1)
 
 
 def take(model: Model, world: World, message: Message) -> World:
@@ -32,110 +32,117 @@ def take(model: Model, world: World, message: Message) -> World:
     queue = list(world.queue)
     queue.remove(message)
     world = world._replace(queue=tuple(queue))
-    run = Run(message.id, message.retries, f"o{world.owners}", world.now)
-    claimed = model.rules.claim(world.store.get(message.id), run.execution, world.store_now)
+    run = Run(message.id, message.retries, f"o{world.owners}")
+    claimed = model.rules.claim(world.store.get(message.id), run.execution, NOW)
     if claimed is None:
         return world
-    excused = _judge(world, run)
-    store = world.store.put(message.id, claimed)
-    runs = (*world.runs, run._replace(excused=excused))
-    return world._replace(store=store, runs=runs, owners=world.owners + 1)
+    run = run._replace(excused=_judge(model, world, run, message))
+    others = tuple(other._replace(excused=True) if run.excused else other for other in world.runs)
+    return world._replace(
+        store=world.store.put(message.id, claimed),
+        runs=(*others, run),
+        owners=world.owners + 1,
+    )
 
 
-def _judge(world: World, run: Run) -> bool:
-    """Whether it is excused that this one begins while another runs, or did."""
-    excused = False
-    for other in world.runs:
-        if other.does == "working":
-            if not (is_excused(other, world.now) or other.excused):
-                raise Broken(f"two at once: {run.id}/{run.retries} beside {other.id}")
-            excused = True
-    if world.done == "done":
-        raise Broken(f"{run.id} does a finished row again")
-    return excused
+def _judge(model: Model, world: World, run: Run, message: Message) -> bool:
+    """Whether it is excused that this one begins beside another, or after the work was done.
+
+    It is beside one that was frozen or cut off for longer than a lease. It is, too, where the store
+    has lost writes, if the holder had no time yet to write its record again, or if the work was
+    done (nobody writes that again), and the message is not one that an operator sent since.
+    """
+    working = [other for other in world.runs if other.does == "working"]
+    lost_writes = model.store_may_lose and not message.anew
+    for other in working:
+        if not (other.is_excused or (other.forgot and lost_writes)):
+            raise Broken(f"two at once: {run.id}/{run.retries} begins beside {other.id}")
+    if world.done == "done" and not (world.amnesia and lost_writes):
+        raise Broken(f"{run.id}/{run.retries} does a finished row again")
+    return bool(working) or bool(world.done)
 
 
 def beat(model: Model, world: World, n: int) -> World:
     """Its lease is renewed, or it learns that it has lost it."""
     run = world.runs[n]
-    record = model.rules.renew(world.store.get(run.id), run.execution, world.store_now)
-    told = run._replace(beaten=world.now, forgot=False, lost=record is None)
+    record = model.rules.renew(world.store.get(run.id), run.execution, NOW)
+    told = run._replace(beaten=NOW, forgot=False, lost=record is None)
     after = world.with_run(n, told)
     return after._replace(store=world.store.put(run.id, record)) if record else after
 
 
 def must_beat(world: World, run: Run) -> bool:
     """Whether time cannot pass before its lease was renewed."""
-    connected = world.now - world.store.since >= LEASE
-    return may_beat(world, run) and connected
+    return may_beat(world, run) and world.store.found <= NOW
 
 
 def may_beat(world: World, run: Run) -> bool:
-    well = not run.halt and not run.lost and run.does != "dead"
-    return well and world.store.up and run.beaten < world.now or (well and run.forgot)
+    """Whether it can renew its lease, and has not done so yet."""
+    well = not run.halt and not run.lost and run.does != "dead" and world.store.up
+    return well and (run.beaten < NOW or run.forgot)
 
 
-def _run_steps(model: Model, world: World, n: int) -> Iterator[Step]:
+def _own_steps(model: Model, world: World, n: int) -> Iterator[Step]:
     run = world.runs[n]
-    if may_beat(world, run) and world.store.up:
+    if may_beat(world, run):
         yield "renews its lease", beat(model, world, n)
     if run.halt:
-        yield "is well again", world.with_run(n, thawed(world, run))
+        yield "is well again", thaw(model, world, n)
     if run.halt == "frozen":
         return
     if run.does == "working":
-        yield from _work(model, world, n)
+        yield "commits", _committed(world, n)
     elif world.store.up and run.halt != "cut off":
         yield f"ends, {run.does}", finish(model, world, n)
 
 
-def thawed(world: World, run: Run) -> Run:
-    return run._replace(halt="", halted=0, excused=is_excused(run, world.now))
-
-
-def _work(model: Model, world: World, n: int) -> Iterator[Step]:
+def thaw(model: Model, world: World, n: int) -> World:
+    """It goes on, and the first thing it does is to renew its lease."""
     run = world.runs[n]
-    done = "excused" if is_excused(run, world.now) or world.done == "excused" else "done"
-    committed = world.with_run(n, run._replace(does="committed"))
-    yield "commits", committed._replace(wanted=False, done=done)
+    well = run._replace(halt="", halted=NOW, excused=run.is_excused)
+    world = world.with_run(n, well)
+    return beat(model, world, n) if may_beat(world, well) else world
+
+
+def _committed(world: World, n: int) -> World:
+    run = world.runs[n]
+    done = "excused" if run.is_excused or world.done == "excused" else "done"
+    return world.with_run(n, run._replace(does="committed"))._replace(wanted=False, done=done)
 
 
 def finish(model: Model, world: World, n: int) -> World:
     """It tells the store how it ended."""
     run = world.runs[n]
     state = _ENDS.get(run.does, State.RETRYING)
-    now, record = world.store_now, world.store.get(run.id)
-    ended = model.rules.finish(record, run.execution, state, now)
+    ended = model.rules.finish(world.store.get(run.id), run.execution, state, NOW)
     after = world.with_run(n, None)
     return after._replace(store=world.store.put(run.id, ended)) if ended else after
 
 
-def _faults(world: World, n: int) -> Iterator[tuple[str, str, World]]:
+def go_on(model: Model, world: World, n: int) -> World:
+    """What an execution does next where nothing goes wrong."""
     run = world.runs[n]
-    back = Message(run.id, run.retries, world.now)
+    if may_beat(world, run):
+        return beat(model, world, n)
+    return _committed(world, n) if run.does == "working" else finish(model, world, n)
+
+
+def _faults(model: Model, world: World, n: int) -> Iterator[tuple[str, str, World]]:
+    run = world.runs[n]
+    back = Message(run.id, run.retries)
     dead, gone = world.with_run(n, run._replace(does="dead")), world.with_run(n, None)
     if not run.halt and run.does != "dead":
         yield "child dies", "dies, which its heartbeat sees", dead
         yield "child dies", "dies, and its message comes back", dead.with_message(back)
     yield "worker dies", "dies with its worker", gone
     yield "worker dies", "dies with its worker, and its message comes back", gone.with_message(back)
+    yield "duplicate", "is delivered once more", world.with_message(back)
     if run.does == "working" and run.halt != "frozen":
         yield "fails", "fails", world.with_run(n, run._replace(does="failing"))
-        again = Message(run.id, run.retries + 1, world.now + STEP)
+        again = Message(run.id, run.retries + 1, STEP)
         retrying = world.with_run(n, run._replace(does="retrying"))
         yield "retries", "asks for a retry", retrying.with_message(again)
-    yield "duplicate", "is delivered once more", world.with_message(back)
     if not run.halt:
         for halt in ("frozen", "cut off", "without heartbeat"):
-            halted = run._replace(halt=halt, halted=world.now)
+            halted = run._replace(halt=halt, halted=NOW)
             yield halt, f"is {halt}", world.with_run(n, halted)
-
-
-def go_on(model: Model, world: World, n: int) -> World | None:
-    """What an execution does next where nothing goes wrong; None once it has to wait."""
-    run = world.runs[n]
-    if may_beat(world, run):
-        return beat(model, world, n)
-    if run.does == "working":
-        return next(_work(model, world, n))[1]
-    return finish(model, world, n)

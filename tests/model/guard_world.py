@@ -11,17 +11,22 @@ or is another one.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
+from scannerjob.model.facts import Observation, Report
+from scannerjob.model.ledger import Item
 from scannerjob.targets.celery.lapses import Lapses, Moment, Series, Sight
 from scannerjob.worker.records import BEAT, LEASE, Execution, Reading, Record
 from tests.model.guard_rules import Rules
 
 NOW, STEP = 0.0, BEAT
-LONG_AGO = -100.0
+# Older than this matters to nobody: see STEADY, and RESEND_FORGOTTEN of a second send.
+LONG_AGO = -35.0
+START = datetime(2030, 1, 1, tzinfo=UTC)
+_A_STEP, _LONG_AGO = timedelta(seconds=STEP), START - timedelta(seconds=70)
 # How long a send may be on its way in a process that has been frozen.
 SEND_WITHIN = 30.0
-KEPT_FOR_ITS_SENDER = 5.0
 
 
 class Broken(AssertionError):
@@ -41,11 +46,10 @@ class Model:
     operators: int = 1
     faults: int = 2
     kinds: frozenset[str] = frozenset()
+    store_may_lose: bool = True
     # Mistakes of an operator that the exploration must find.
     no_supersede: bool = False
     queued_is_sent: bool = False
-    left_is_done: bool = False
-    supersede_late: bool = False
 
 
 class Message(NamedTuple):
@@ -117,21 +121,11 @@ class Store(NamedTuple):
         return Reading(str(self.identity), NOW, dict(self.records))
 
 
-class Ledger(NamedTuple):
-    """What is remembered of the row: none, claimed (at `since`), launched."""
-
-    phase: str = "none"
-    id: str = ""
-    attempt: int = 1
-    sends: int = 0
-    since: float = NOW
-    launches: int = 0
-
-
 class Sending(NamedTuple):
     """A send that was claimed, until then; `registered` on a broker that keeps no records."""
 
     id: str
+    sends: int
     until: float
     anew: bool
     registered: bool = False
@@ -144,12 +138,12 @@ class Operator(NamedTuple):
     series: Series | None = None
     sight: tuple[str, Sight] | None = None
     looked: bool = False
-    ledger: Ledger | None = None
+    item: Item | None = None
     current: bool = False  # nobody wrote since it looked
-    fact: str = ""
-    present: bool = False
+    seen: Observation | None = None
+    present: bool | None = None
     sending: Sending | None = None
-    accepted: str = ""
+    report: tuple[str, Report] | None = None
     cut: bool = False
     stalled: bool = False
 
@@ -169,7 +163,8 @@ class World(NamedTuple):
     store: Store = Store()
     queue: tuple[Message, ...] = ()
     runs: tuple[Run, ...] = ()
-    ledger: Ledger = Ledger()
+    item: Item | None = None
+    launches: int = 0
     operators: tuple[Operator, ...] = ()
     wanted: bool = True
     done: str = ""
@@ -198,7 +193,7 @@ def later(world: World) -> World:
         store=_later_store(world.store),
         queue=tuple(sorted(each._replace(eta=max(each.eta - STEP, NOW)) for each in world.queue)),
         runs=tuple(_later_run(each) for each in world.runs),
-        ledger=_later_ledger(world.ledger),
+        item=_later_item(world.item),
         operators=tuple(_later_operator(each) for each in world.operators),
     )
 
@@ -243,8 +238,15 @@ def _shifted(record: Record, seconds: float) -> Record:
     return replace(record, until=_ago(record.until, seconds, -STEP))
 
 
-def _later_ledger(ledger: Ledger) -> Ledger:
-    return ledger._replace(since=_ago(ledger.since) if ledger.phase != "none" else NOW)
+def _later_item(item: Item | None) -> Item | None:
+    if item is None:
+        return None
+    return replace(
+        item,
+        since=max(item.since - _A_STEP, _LONG_AGO),
+        claimed=item.claimed and max(item.claimed - _A_STEP, _LONG_AGO),
+        until=item.until and max(item.until - _A_STEP, _LONG_AGO),
+    )
 
 
 def _later_operator(operator: Operator) -> Operator:
@@ -254,7 +256,7 @@ def _later_operator(operator: Operator) -> Operator:
         sight=_shifted_sight(operator.sight, STEP, STEP),
         looked=False,
         stalled=False,
-        ledger=operator.ledger and _later_ledger(operator.ledger),
+        item=_later_item(operator.item),
         sending=sending and sending._replace(until=_ago(sending.until)),
     )
 
