@@ -46,8 +46,7 @@ def _faults(model: Model, world: World) -> Iterator[tuple[str, str, World]]:
 
 def _forgetful(model: Model, world: World, store: Store, queue: tuple[Message, ...]) -> World:
     """It has lost what was written; the broker too if that is the same Redis."""
-    runs = tuple(
-        run._replace(forgot=store.get(run.id) != world.store.get(run.id)) for run in world.runs
-    )
+    ids = dict(world.store.records)
+    lost = {each for each in ids if store.get(each) != ids[each]}
     queue = queue if model.one_redis else world.queue
-    return world._replace(store=store, runs=runs, queue=queue, amnesia=True)
+    return world._replace(store=store, queue=queue, lost=world.lost | lost)

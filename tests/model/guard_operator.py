@@ -153,7 +153,7 @@ def _supersede(model: Model, world: World, n: int) -> World:
     launch = operator.item.id
     record = model.rules.supersede(world.store.get(launch), NOW)
     # A crash after this leaves a record that tells the next look what was done.
-    after = world._replace(store=world.store.put(launch, record))
+    after = world.written(launch, record)
     return after.with_operator(n, operator._replace(step="write", seen=observation(record)))
 
 
@@ -209,6 +209,8 @@ def _send(model: Model, world: World, n: int, reached: bool) -> Step:
 def _register(model: Model, world: World, n: int, sending: Sending) -> World:
     record = world.store.get(sending.id)
     after = world._replace(store=world.store.put(sending.id, model.rules.register(record)))
+    if sending.anew:
+        after = after._replace(lost=world.lost - {sending.id})
     new = record is None or record.state is State.QUEUED
     if not model.one_redis and new:
         goes_on = world.operators[n]._replace(sending=sending._replace(registered=True))
@@ -220,8 +222,7 @@ def _register(model: Model, world: World, n: int, sending: Sending) -> World:
 
 
 def _published(world: World, n: int, sending: Sending) -> World:
-    message = Message(sending.id, anew=sending.anew)
-    return _told(world, n, sending, Fact.ACCEPTED).with_message(message)
+    return _told(world, n, sending, Fact.ACCEPTED).with_message(Message(sending.id))
 
 
 def _told(world: World, n: int, sending: Sending, fact: Fact) -> World:

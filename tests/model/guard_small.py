@@ -82,7 +82,8 @@ def tidied(world: World) -> World:
     ids |= {each.id for each in world.store.saved[1]} if world.store.saved else set()
     records = tuple(each for each in world.store.records if each[0] in ids)
     operators = tuple(_without_old_report(world, each) for each in world.operators)
-    return world._replace(store=world.store._replace(records=records), operators=operators)
+    store = world.store._replace(records=records)
+    return world._replace(store=store, operators=operators, lost=world.lost & ids)
 
 
 def _without_old_report(world: World, operator: Operator) -> Operator:

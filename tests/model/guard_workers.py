@@ -36,39 +36,37 @@ def take(model: Model, world: World, message: Message) -> World:
     claimed = model.rules.claim(world.store.get(message.id), run.execution, NOW)
     if claimed is None:
         return world
-    run = run._replace(excused=_judge(model, world, run, message))
+    run = run._replace(excused=judge(model, world, run))
     others = tuple(other._replace(excused=True) if run.excused else other for other in world.runs)
-    return world._replace(
-        store=world.store.put(message.id, claimed),
-        runs=(*others, run),
-        owners=world.owners + 1,
-    )
+    world = world.written(message.id, claimed)
+    return world._replace(runs=(*others, run), owners=world.owners + 1)
 
 
-def _judge(model: Model, world: World, run: Run, message: Message) -> bool:
+def judge(model: Model, world: World, run: Run) -> bool:
     """Whether it is excused that this one begins beside another, or after the work was done.
 
-    It is beside one that was frozen or cut off for longer than a lease. It is, too, where the store
-    has lost writes, if the holder had no time yet to write its record again, or if the work was
-    done (nobody writes that again), and the message is not one that an operator sent since.
+    There are two excuses. The other one was frozen, or cut off the store, for longer than a lease.
+    Or the store has lost the record of this very launch, and before whoever held it could write it
+    again, or an operator that saw it missing for two lease periods, the broker delivers a message
+    of it.
     """
+    lost = model.store_may_lose and run.id in world.lost
     working = [other for other in world.runs if other.does == "working"]
-    lost_writes = model.store_may_lose and not message.anew
-    for other in working:
-        if not (other.is_excused or (other.forgot and lost_writes)):
-            raise Broken(f"two at once: {run.id}/{run.retries} begins beside {other.id}")
-    if world.done == "done" and not (world.amnesia and lost_writes):
-        raise Broken(f"{run.id}/{run.retries} does a finished row again")
-    return bool(working) or bool(world.done)
+    if not lost:
+        for other in working:
+            if not other.is_excused:
+                raise Broken(f"two at once: {run.id}/{run.retries} begins beside {other.id}")
+        if world.done == "done":
+            raise Broken(f"{run.id}/{run.retries} does a finished row again")
+    return lost or bool(working) or bool(world.done)
 
 
 def beat(model: Model, world: World, n: int) -> World:
     """Its lease is renewed, or it learns that it has lost it."""
     run = world.runs[n]
     record = model.rules.renew(world.store.get(run.id), run.execution, NOW)
-    told = run._replace(beaten=NOW, forgot=False, lost=record is None)
-    after = world.with_run(n, told)
-    return after._replace(store=world.store.put(run.id, record)) if record else after
+    after = world.with_run(n, run._replace(beaten=NOW, lost=record is None))
+    return after.written(run.id, record) if record else after
 
 
 def must_beat(world: World, run: Run) -> bool:
@@ -79,7 +77,7 @@ def must_beat(world: World, run: Run) -> bool:
 def may_beat(world: World, run: Run) -> bool:
     """Whether it can renew its lease, and has not done so yet."""
     well = not run.halt and not run.lost and run.does != "dead" and world.store.up
-    return well and (run.beaten < NOW or run.forgot)
+    return well and run.beaten < NOW
 
 
 def _own_steps(model: Model, world: World, n: int) -> Iterator[Step]:
@@ -116,7 +114,7 @@ def finish(model: Model, world: World, n: int) -> World:
     state = _ENDS.get(run.does, State.RETRYING)
     ended = model.rules.finish(world.store.get(run.id), run.execution, state, NOW)
     after = world.with_run(n, None)
-    return after._replace(store=world.store.put(run.id, ended)) if ended else after
+    return after.written(run.id, ended) if ended else after
 
 
 def go_on(model: Model, world: World, n: int) -> World:

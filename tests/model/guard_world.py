@@ -46,6 +46,7 @@ class Model:
     operators: int = 1
     faults: int = 2
     kinds: frozenset[str] = frozenset()
+    # Whether what the store itself has lost excuses anything.
     store_may_lose: bool = True
     # Mistakes of an operator that the exploration must find.
     no_supersede: bool = False
@@ -53,15 +54,11 @@ class Model:
 
 
 class Message(NamedTuple):
-    """One in the broker's queue, to be taken at `eta` at the earliest.
-
-    `anew`: an operator sent it for a launch that the store had forgotten.
-    """
+    """One in the broker's queue, to be taken at `eta` at the earliest."""
 
     id: str
     retries: int = 0
     eta: float = NOW
-    anew: bool = False
 
 
 class Run(NamedTuple):
@@ -70,8 +67,7 @@ class Run(NamedTuple):
     `does`: working, committed, failing, retrying (these three end it with what they tell the
     store), dead (its heartbeat will tell). `halt`: frozen, cut off, or without heartbeat, since
     `halted`. `beaten` is when it last tried to renew its lease, `lost` that it was told to have
-    none; `forgot`: the store has lost what it wrote, and it was not renewed since. `excused`: see
-    `excuse`.
+    none. `excused`: it may run beside another, see `guard_workers.judge`.
     """
 
     id: str
@@ -82,7 +78,6 @@ class Run(NamedTuple):
     halt: str = ""
     halted: float = NOW
     lost: bool = False
-    forgot: bool = False
     excused: bool = False
 
     @property
@@ -91,7 +86,7 @@ class Run(NamedTuple):
 
     @property
     def is_excused(self) -> bool:
-        """Whether it was frozen or cut off for longer than a lease, or runs beside such a one."""
+        """Whether it may run beside another: it was halted for longer than a lease, at least."""
         return self.excused or (self.halt != "" and self.halted <= NOW - LEASE)
 
 
@@ -156,8 +151,8 @@ class Operator(NamedTuple):
 class World(NamedTuple):
     """Everything there is.
 
-    `wanted`: the row matches; `done`: its work was done, or so by one that was excused. `amnesia`:
-    the store has lost something.
+    `wanted`: the row matches; `done`: its work was done, or so by one that was excused. `lost`: the
+    launches whose records the store has lost, or has older ones of, and nobody wrote them again.
     """
 
     store: Store = Store()
@@ -168,7 +163,7 @@ class World(NamedTuple):
     operators: tuple[Operator, ...] = ()
     wanted: bool = True
     done: str = ""
-    amnesia: bool = False
+    lost: frozenset[str] = frozenset()
     owners: int = 0
     faults: int = 0
 
@@ -179,6 +174,10 @@ class World(NamedTuple):
     def with_operator(self, n: int, operator: Operator) -> World:
         operators = (*self.operators[:n], operator, *self.operators[n + 1 :])
         return self._replace(operators=operators)
+
+    def written(self, launch: str, record: Record) -> World:
+        """Somebody who knows what became of a launch has written it down."""
+        return self._replace(store=self.store.put(launch, record), lost=self.lost - {launch})
 
     def with_message(self, message: Message) -> World:
         return self._replace(queue=tuple(sorted((*self.queue, message))))
