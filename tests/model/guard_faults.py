@@ -13,6 +13,8 @@ Step = tuple[str, World]
 def steps(model: Model, world: World) -> Iterator[Step]:
     """All that may happen to the store."""
     store = world.store
+    if "row leaves" in model.kinds and world.wanted and world.faults < model.faults:
+        yield "the row leaves", world._replace(wanted=False, faults=world.faults + 1)
     if not store.up:
         yield "the store is back", world._replace(store=_back(store))
     elif world.faults < model.faults:
@@ -33,6 +35,12 @@ def _back(store: Store) -> Store:
 def _faults(model: Model, world: World) -> Iterator[tuple[str, str, World]]:
     store = world.store
     yield "store down", "cannot be reached", world._replace(store=store._replace(down=NOW))
+    for seconds in (10.0, 20.0):
+        yield "clock", f"sees its clock jump by {seconds:.0f} s", jumped(world, seconds)
+    # Left out: a loss in the instant after a retry was published and before that was noted. The
+    # retry may be lost and its record written again: that launch is held, and reported as stalled.
+    if any(run.does == "retrying" for run in world.runs):
+        return
     yield "wiped", "is wiped", _forgetful(model, world, store._replace(records=()), ())
     anew = Store(identity=store.identity + 1, found=LEASE)
     yield "begun anew", "is begun anew, empty", _forgetful(model, world, anew, ())
@@ -40,8 +48,6 @@ def _faults(model: Model, world: World) -> Iterator[tuple[str, str, World]]:
         records, queue = store.saved
         old = anew._replace(records=records)
         yield "restored", "is begun anew, as it was saved", _forgetful(model, world, old, queue)
-    for seconds in (10.0, 20.0):
-        yield "clock", f"sees its clock jump by {seconds:.0f} s", jumped(world, seconds)
 
 
 def _forgetful(model: Model, world: World, store: Store, queue: tuple[Message, ...]) -> World:

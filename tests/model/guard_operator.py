@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import timedelta
 from functools import lru_cache
 
@@ -12,7 +12,7 @@ from scannerjob.model.ledger import Item, Ledger, Phase
 from scannerjob.model.reading import to_supersede, worth_a_look
 from scannerjob.model.row import Row, Rows
 from scannerjob.model.spec import parse_spec
-from scannerjob.targets.celery.lapses import View, observation
+from scannerjob.targets.celery.lapses import STEADY, View, observation
 from scannerjob.worker.records import State
 from tests.model.guard_world import (
     NOW,
@@ -123,27 +123,42 @@ def _look(model: Model, world: World, n: int, reached: bool) -> World:
     ids = [item.id] if item and item.outstanding else []
     told = view.note(world.store.read(), ids, NOW)
     sight = next(iter(view.sights.items()), None)
-    operator = operator._replace(series=lapses.series, sight=sight, seen=_seen(model, ids, told))
-    facts, ledger = _facts(operator), _ledger(item)
-    if worth_a_look(_SPEC, ledger, facts, START):
+    operator = operator._replace(series=lapses.series, sight=sight)
+    operator = _seen(model, world, operator, told.get(ids[0]) if ids else None)
+    world = world.with_operator(n, operator)
+    silent = operator.seen is not None and operator.seen.fact is Fact.SILENT
+    if silent and not model.supersede_late and not model.no_supersede:
+        return world.with_operator(n, operator._replace(step="supersede"))
+    return _looked(world, n)
+
+
+def _looked(world: World, n: int) -> World:
+    """It goes on to the rows, or to its write, if either could change anything."""
+    operator = world.operators[n]
+    if worth_a_look(_SPEC, _ledger(operator.item), _facts(operator), START):
         return world.with_operator(n, operator._replace(step="query"))
     after = world.with_operator(n, operator._replace(step="write"))
-    return _idle(after, n) if _decided(world, operator) == item else after
+    return _idle(after, n) if _decided(world, operator) == operator.item else after
 
 
-def _seen(model: Model, ids: list[str], told: Mapping[str, Observation]) -> Observation | None:
-    seen = told.get(ids[0]) if ids else None
-    # On a broker that keeps no records, a record tells only that it was about to be sent.
-    unclear = not model.one_redis and not model.queued_is_sent
-    return None if seen and seen.fact is Fact.ACCEPTED and unclear else seen
+def _seen(model: Model, world: World, operator: Operator, seen: Observation | None) -> Operator:
+    """As the target has it: a record alone does not tell whether there is a message."""
+    if seen is None or seen.fact is not Fact.ACCEPTED or model.queued_is_sent:
+        return operator._replace(seen=seen, unplaced=None)
+    if any(each.id == operator.item.id for each in world.queue if operator.item):
+        return operator._replace(seen=seen if model.one_redis else None, unplaced=None)
+    since = NOW if operator.unplaced is None else operator.unplaced
+    lost = since <= -STEADY
+    told = Observation(Fact.FORGOTTEN) if lost else seen if model.one_redis else None
+    return operator._replace(seen=told, unplaced=since)
 
 
 def _query(model: Model, world: World, n: int) -> World:
     operator = world.operators[n]._replace(present=world.wanted)
     ids = to_supersede(_SPEC, _ledger(operator.item), _facts(operator), START)
-    step = "supersede" if ids and not model.no_supersede else "write"
-    if model.no_supersede and ids:
-        operator = operator._replace(seen=Observation(Fact.LAPSED))
+    if ids and model.no_supersede:
+        ids, operator = [], operator._replace(seen=Observation(Fact.LAPSED))
+    step = "supersede" if ids else "write"
     return world.with_operator(n, operator._replace(step=step))
 
 
@@ -154,7 +169,8 @@ def _supersede(model: Model, world: World, n: int) -> World:
     record = model.rules.supersede(world.store.get(launch), NOW)
     # A crash after this leaves a record that tells the next look what was done.
     after = world.written(launch, record)
-    return after.with_operator(n, operator._replace(step="write", seen=observation(record)))
+    after = after.with_operator(n, operator._replace(step="write", seen=observation(record)))
+    return _looked(after, n) if operator.present is None else after
 
 
 def _decided(world: World, operator: Operator) -> Item | None:
@@ -209,7 +225,8 @@ def _send(model: Model, world: World, n: int, reached: bool) -> Step:
 def _register(model: Model, world: World, n: int, sending: Sending) -> World:
     record = world.store.get(sending.id)
     after = world._replace(store=world.store.put(sending.id, model.rules.register(record)))
-    if sending.anew:
+    retries = any(each.id == sending.id and each.retries for each in world.queue)
+    if sending.anew and not retries:
         after = after._replace(lost=world.lost - {sending.id})
     new = record is None or record.state is State.QUEUED
     if not model.one_redis and new:

@@ -26,18 +26,23 @@ class Rules:
 
     def renew(self, record: Record | None, execution: Execution, now: float) -> Record | None:
         """Let it go on; None if it has lost its launch."""
-        if record is None or record.state is State.QUEUED or self.owns(record, execution):
-            return self.leased(execution, now)
-        return None
+        return self.leased(execution, now) if self.may_write(record, execution) else None
 
     def finish(
         self, record: Record | None, execution: Execution, state: State, now: float
     ) -> Record | None:
         """End it."""
-        if record is None or record.state is State.QUEUED or self.owns(record, execution):
-            until = now if state is State.RETRYING else None
-            return Record(state, execution.retries, execution.owner, until)
-        return None
+        until = now if state is State.RETRYING else None
+        ended = Record(state, execution.retries, execution.owner, until)
+        return ended if self.may_write(record, execution) else None
+
+    def may_write(self, record: Record | None, execution: Execution) -> bool:
+        """Whether the record is this execution's, or what the store had before it lost that."""
+        if record is None or record.state is State.QUEUED:
+            return True
+        if record.state not in (State.RUNNING, State.RETRYING):
+            return False
+        return self.owns(record, execution) or record.retries < execution.retries
 
     def supersede(self, record: Record | None, now: float) -> Record:
         """Give the launch up where nothing runs."""

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 
 from scannerjob.model.ledger import Phase
 from scannerjob.targets.celery.lapses import Moment, Series
+from scannerjob.worker.records import State
 from tests.model import guard_faults, guard_operator, guard_workers
 from tests.model.guard_world import LONG_AGO, NOW, STEP, Broken, Model, Operator, World, later
 
@@ -98,6 +99,8 @@ def _without_old_report(world: World, operator: Operator) -> Operator:
 def judge_live(model: Model, world: World, proven: set[World]) -> None:
     """That from here, with nothing going wrong any more, the row is done and forgotten."""
     world = _well(model, world)
+    if _is_stranded(world):
+        return
     seen: list[World] = []
     while world.wanted or world.item or world.runs:
         if world in proven:
@@ -107,6 +110,19 @@ def judge_live(model: Model, world: World, proven: set[World]) -> None:
             raise Broken(f"not done {SOON} steps after all are well")
         world = _step_of_time(model, world)
     proven.update(seen)
+
+
+def _is_stranded(world: World) -> bool:
+    """Whether the store fell back to a record that waits for a retry which has long ended.
+
+    That such a launch is held, and reported as stalled, is a limit: the retry may as well be in a
+    worker's memory.
+    """
+    item = world.item
+    record = world.store.get(item.id) if item and item.id in world.lost else None
+    if item is None or record is None or record.state is not State.RETRYING:
+        return False
+    return not any(each.id == item.id for each in (*world.queue, *world.runs))
 
 
 def _well(model: Model, world: World) -> World:

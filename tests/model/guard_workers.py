@@ -38,8 +38,9 @@ def take(model: Model, world: World, message: Message) -> World:
         return world
     run = run._replace(excused=judge(model, world, run))
     others = tuple(other._replace(excused=True) if run.excused else other for other in world.runs)
+    done = "excused" if run.excused and world.done else world.done
     world = world.written(message.id, claimed)
-    return world._replace(runs=(*others, run), owners=world.owners + 1)
+    return world._replace(runs=(*others, run), owners=world.owners + 1, done=done)
 
 
 def judge(model: Model, world: World, run: Run) -> bool:
@@ -48,7 +49,7 @@ def judge(model: Model, world: World, run: Run) -> bool:
     There are two excuses. The other one was frozen, or cut off the store, for longer than a lease.
     Or the store has lost the record of this very launch, and before whoever held it could write it
     again, or an operator that saw it missing for two lease periods, the broker delivers a message
-    of it.
+    of it. (That operator cannot know of a retry which waits at another broker.)
     """
     lost = model.store_may_lose and run.id in world.lost
     working = [other for other in world.runs if other.does == "working"]

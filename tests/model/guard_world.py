@@ -50,6 +50,7 @@ class Model:
     store_may_lose: bool = True
     # Mistakes of an operator that the exploration must find.
     no_supersede: bool = False
+    supersede_late: bool = False
     queued_is_sent: bool = False
 
 
@@ -133,6 +134,7 @@ class Operator(NamedTuple):
     series: Series | None = None
     sight: tuple[str, Sight] | None = None
     looked: bool = False
+    unplaced: float | None = None  # since when there is a record and no message
     item: Item | None = None
     current: bool = False  # nobody wrote since it looked
     seen: Observation | None = None
@@ -254,6 +256,7 @@ def _later_operator(operator: Operator) -> Operator:
         series=_shifted_series(operator.series, STEP, STEP),
         sight=_shifted_sight(operator.sight, STEP, STEP),
         looked=False,
+        unplaced=None if operator.unplaced is None else _ago(operator.unplaced),
         stalled=False,
         item=_later_item(operator.item),
         sending=sending and sending._replace(until=_ago(sending.until)),
