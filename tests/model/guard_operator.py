@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import timedelta
-from functools import lru_cache
+from functools import cache
 
 from scannerjob.model.decide import decide
 from scannerjob.model.facts import Fact, Facts, Observation, Report, TargetTraits
@@ -166,11 +166,21 @@ def _supersede(model: Model, world: World, n: int) -> World:
     operator = world.operators[n]
     assert operator.item is not None
     launch = operator.item.id
+    if _is_unclear(world, operator, launch) and not model.gives_up_unclear:
+        return _idle(world, n)
     record = model.rules.supersede(world.store.get(launch), NOW)
     # A crash after this leaves a record that tells the next look what was done.
     after = world.written(launch, record)
     after = after.with_operator(n, operator._replace(step="write", seen=observation(record)))
     return _looked(after, n) if operator.present is None else after
+
+
+def _is_unclear(world: World, operator: Operator, launch: str) -> bool:
+    view = View(operator.recall())
+    view.sights = {operator.sight[0]: operator.sight[1]} if operator.sight else {}
+    # Left out: that the store loses the record in the instant since the look.
+    just_lost = operator.sight is None and world.store.get(launch) is None
+    return just_lost or view.is_unclear(launch)
 
 
 def _decided(world: World, operator: Operator) -> Item | None:
@@ -180,7 +190,7 @@ def _decided(world: World, operator: Operator) -> Item | None:
     return decided(known, f"n{world.launches + 1}")
 
 
-@lru_cache(maxsize=None)
+@cache
 def decided(known: Operator, launch: str) -> Item | None:
     """What is remembered of the row from now on; the new launch, if there is one, has this id."""
     decision = decide(_SPEC, _ledger(known.item), _facts(known), START, lambda: launch)

@@ -76,7 +76,7 @@ def time_may_pass(world: World) -> bool:
 def tidied(world: World) -> World:
     """The state without what can no longer matter."""
     ids = {world.item.id} if world.item else set()
-    ids |= {each.id for each in (*world.queue, *world.runs)}
+    ids |= {each.id for each in world.queue} | {each.id for each in world.runs}
     for each in world.operators:
         ids |= {each.sending.id} if each.sending else set()
         ids |= {each.item.id} if each.item else set()
@@ -122,7 +122,8 @@ def _is_stranded(world: World) -> bool:
     record = world.store.get(item.id) if item and item.id in world.lost else None
     if item is None or record is None or record.state is not State.RETRYING:
         return False
-    return not any(each.id == item.id for each in (*world.queue, *world.runs))
+    ids = {each.id for each in world.queue} | {each.id for each in world.runs}
+    return item.id not in ids
 
 
 def _well(model: Model, world: World) -> World:

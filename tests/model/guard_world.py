@@ -51,6 +51,7 @@ class Model:
     # Mistakes of an operator that the exploration must find.
     no_supersede: bool = False
     supersede_late: bool = False
+    gives_up_unclear: bool = False
     queued_is_sent: bool = False
 
 
