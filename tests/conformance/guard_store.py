@@ -245,6 +245,23 @@ class GuardStoreSuite:
         assert ahead is not None
         assert LEASE - SLACK < ahead <= LEASE
 
+    def test_a_lease_has_lapsed_once_its_time_has_come(self, world: World) -> None:
+        store, ours = world.store(), execution("a")
+        assert store.claim(ours, 0.0)
+        assert not store.holds(ours)
+        assert store.claim(execution("a", owner="other"), 0.0)
+        assert store.supersede(["a"])["a"].state is State.SUPERSEDED
+
+    def test_an_end_that_is_told_otherwise_is_not_the_one_that_was_written(
+        self, world: World
+    ) -> None:
+        store = world.store()
+        assert store.finish(execution("a"), State.FAILED, "why")
+        before = known(store, "a")
+        assert not store.finish(execution("a"), State.FAILED, "for another reason")
+        assert not store.finish(execution("a", retries=2), State.FAILED, "why")
+        assert known(store, "a") == before
+
     def test_only_a_launch_to_be_retried_has_a_time_once_it_ended(self, world: World) -> None:
         store = world.store()
         for state in (State.DONE, State.FAILED, State.RETRYING):

@@ -30,6 +30,7 @@ from tests.conformance.guard_store import (
 from tests.support.memory_guard import MemoryGuard
 
 PROCESSES = 6
+USES = 50
 # Of everything, so that what passes is not the load of the machine.
 TIMEOUT = 60.0
 
@@ -132,13 +133,14 @@ class TestMemory(GuardStoreSuite):
 class ServerSuite(GuardStoreSuite):
     def test_a_child_does_not_use_its_parents_connections(self, world: World) -> None:
         store = world.store()
-        assert store.claim(execution("parent"), LEASE)
-        child = multiprocessing.get_context("fork").Process(target=_claim_in_child, args=(store,))
+        assert store.claim(execution("first"), LEASE)
+        child = multiprocessing.get_context("fork").Process(target=_use_in_child, args=(store,))
         child.start()
+        # Over one connection each would read answers to the other.
+        _use(store, "parent")
         child.join(60)
         assert child.exitcode == 0
-        assert store.holds(execution("parent"))
-        assert store.holds(execution("child"))
+        _use(store, "parent, later")
 
 
 class TestRedis(ServerSuite):
@@ -261,8 +263,17 @@ def _claim_first(url: str, number: int, barrier: Barrier, won: Queue[bool]) -> N
     won.put(store.claim(execution("a", owner=str(number)), LEASE))
 
 
-def _claim_in_child(store: Store) -> None:
-    os._exit(0 if store.claim(execution("child"), LEASE) else 1)
+def _use_in_child(store: Store) -> None:
+    _use(store, "child")
+    os._exit(0)
+
+
+def _use(store: Store, name: str) -> None:
+    for number in range(USES):
+        ours = execution(f"{name} {number}", owner=name)
+        assert store.claim(ours, LEASE)
+        assert store.read([ours.id]).records[ours.id].owner == name
+        assert store.finish(ours, State.DONE)
 
 
 class TestPostgres(SqlSuite):
