@@ -60,7 +60,7 @@ def assert_each_ran_once_but_for(site: Site, killed: list[Execution]) -> None:
     assert unended == {run.task_id for run in killed}
 
 
-@pytest.mark.parametrize("guard", ["redis_url", "postgres_url", "mariadb_url"])
+@pytest.mark.parametrize("guard", ["redis_url", "mariadb_url"])
 def test_the_rows_of_a_killed_worker_run_again_within_seconds(
     site: Site, redis_url: str, guard: str, request: pytest.FixtureRequest
 ) -> None:

@@ -113,6 +113,7 @@ class Example:
         if command.startswith("kill "):
             printed = self._run(command)
             self.process("celery").wait()  # as its terminal does, before another one is typed
+            self.process("celery").resume()  # what is not in its group of processes
             return printed
         lasting = next((each for each in LASTING if command.startswith(each)), None)
         return self._start(command, lasting) if lasting else self._run(command)

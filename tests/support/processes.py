@@ -35,6 +35,7 @@ class Process:
         self._env = dict(os.environ if env is None else env)
         self._cwd = cwd
         self._process: subprocess.Popen[bytes] | None = None
+        self._paused: list[psutil.Process] = []
 
     @property
     def pid(self) -> int:
@@ -101,10 +102,12 @@ class Process:
 
     def pause(self) -> None:
         """Freeze it and its descendants: they neither answer nor close a connection."""
-        self._signal(self.family(), signal.SIGSTOP)
+        self._paused = self.family()
+        self._signal(self._paused, signal.SIGSTOP)
 
     def resume(self) -> None:
-        self._signal(self.family(), signal.SIGCONT)
+        """Let them go on, also those that have outlived it."""
+        self._signal(self._paused, signal.SIGCONT)
 
     def __enter__(self) -> Self:
         return self.start()
