@@ -152,6 +152,7 @@ class Observer:
         self.looked = False
         if facts.observations is None:
             return facts
+        facts = await self._supersede(connections, spec, ledger, facts, now)
         if not worth_a_look(spec, ledger, facts, now):
             self._plan_next_look(spec)
             return facts
@@ -214,7 +215,10 @@ class Observer:
         facts: Facts,
         now: datetime,
     ) -> Facts:
-        """Make sure that nothing comes any more of what is about to be settled."""
+        """Make sure that nothing comes any more of what is about to be settled.
+
+        A crash after this leaves records that tell the next look what was done.
+        """
         ids = to_supersede(spec, ledger, facts, now)
         if not ids:
             return facts

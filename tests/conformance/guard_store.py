@@ -116,14 +116,14 @@ queued-other          yes    yes    yes   yes     yes       yes     no     no   
 running-ours          yes    yes    yes   yes     yes       yes     same   no        no
 running-ours-lapsed   yes    yes    yes   yes     yes       yes     no     no        yes
 running-other         no     no     no    no      no        no      no     no        no
-running-other-lapsed  yes    no     no    no      no        no      no     no        yes
-running-fewer         yes    no     no    no      no        no      no     no        no
-running-fewer-lapsed  yes    no     no    no      no        no      no     no        yes
+running-other-lapsed  no     no     no    no      no        no      no     no        yes
+running-fewer         yes    yes    yes   yes     yes       no      no     no        no
+running-fewer-lapsed  yes    yes    yes   yes     yes       no      no     no        yes
 running-more          no     no     no    no      no        no      no     no        no
 running-more-lapsed   no     no     no    no      no        no      no     no        yes
 retrying-ours         no     no     no    no      same      no      no     no        yes
 retrying-other        no     no     no    no      no        no      no     no        yes
-retrying-fewer        yes    no     no    no      no        no      no     no        yes
+retrying-fewer        yes    yes    yes   yes     yes       no      no     no        yes
 retrying-more         no     no     no    no      no        no      no     no        yes
 done-ours             no     no     same  no      no        no      no     no        no
 done-other            no     no     no    no      no        no      no     no        no
@@ -293,7 +293,7 @@ class GuardStoreSuite:
         assert store.holds(execution("a", 0, "next"))
 
     def test_of_many_claims_at_once_one_begins(self, world: World) -> None:
-        for start in ("nothing", "queued", "running-other-lapsed", "retrying-fewer"):
+        for start in ("nothing", "queued", "running-fewer-lapsed", "retrying-fewer"):
             STARTS[start](world, start)
 
             def claim(store: Store, number: int, launch: str = start) -> bool:
@@ -342,8 +342,8 @@ class GuardStoreSuite:
 
     def test_renewing_names_those_that_are_lost_and_keeps_the_others(self, world: World) -> None:
         store = world.store()
-        mine = ("nothing", "queued", "running-ours", "running-ours-lapsed")
-        lost = ("running-other-lapsed", "done-other", "superseded", "retrying-fewer")
+        mine = ("nothing", "queued", "running-ours", "running-ours-lapsed", "retrying-fewer")
+        lost = ("running-other-lapsed", "done-other", "superseded", "retrying-more")
         for start in (*mine, *lost):
             STARTS[start](world, start)
         assert store.renew([execution(start) for start in (*mine, *lost)], LEASE) == set(lost)

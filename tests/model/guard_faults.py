@@ -35,8 +35,8 @@ def _back(store: Store) -> Store:
 def _faults(model: Model, world: World) -> Iterator[tuple[str, str, World]]:
     store = world.store
     yield "store down", "cannot be reached", world._replace(store=store._replace(down=NOW))
-    # Left out: a jump in the instant in which an operator gives a launch up.
-    if not any(each.step == "supersede" for each in world.operators):
+    # Left out: a jump between an operator's look at the store and its giving a launch up.
+    if not any(each.step in ("query", "supersede") for each in world.operators):
         for seconds in (10.0, 20.0):
             yield "clock", f"sees its clock jump by {seconds:.0f} s", jumped(world, seconds)
     # Left out: a loss in the instant after a retry was published and before that was noted. The

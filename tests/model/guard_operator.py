@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from functools import cache
 
@@ -126,8 +127,8 @@ def _look(model: Model, world: World, n: int, reached: bool) -> World:
     operator = operator._replace(series=lapses.series, sight=sight)
     operator = _seen(model, world, operator, told.get(ids[0]) if ids else None)
     world = world.with_operator(n, operator)
-    silent = operator.seen is not None and operator.seen.fact is Fact.SILENT
-    if silent and not model.supersede_late and not model.no_supersede:
+    over = to_supersede(_SPEC, _ledger(item), _facts(operator), START)
+    if over and not model.supersede_late and not model.no_supersede:
         return world.with_operator(n, operator._replace(step="supersede"))
     return _looked(world, n)
 
@@ -155,7 +156,11 @@ def _seen(model: Model, world: World, operator: Operator, seen: Observation | No
 
 def _query(model: Model, world: World, n: int) -> World:
     operator = world.operators[n]._replace(present=world.wanted)
-    ids = to_supersede(_SPEC, _ledger(operator.item), _facts(operator), START)
+    facts = _facts(operator)
+    ids = to_supersede(_SPEC, _ledger(operator.item), facts, START)
+    if model.supersede_late or model.no_supersede:
+        unread = replace(facts, rows=None)
+        ids += to_supersede(_SPEC, _ledger(operator.item), unread, START)
     if ids and model.no_supersede:
         ids, operator = [], operator._replace(seen=Observation(Fact.LAPSED))
     step = "supersede" if ids else "write"

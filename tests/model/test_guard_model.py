@@ -19,7 +19,7 @@ from tests.model.guard_rules import Rules
 from tests.model.guard_small import explore
 from tests.model.guard_world import Broken, Model
 
-STATES = int(os.environ.get("SCANNERJOB_PROVE_STEPS", "400"))
+STATES = int(os.environ.get("SCANNERJOB_PROVE_STEPS", "300"))
 ALL = 10**6
 WORKERS = ("child dies", "worker dies", "fails", "retries", "duplicate")
 HALTS = ("frozen", "cut off", "without heartbeat")

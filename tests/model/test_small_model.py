@@ -97,7 +97,7 @@ def test_finds_that_a_later_send_which_failed_frees_the_slot() -> None:
 
 
 def test_finds_a_life_that_is_taken_for_over_too_early(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(settle, "_lapsed", lambda item, facts: _age(item, facts) >= 5)
+    monkeypatch.setattr(settle, "life_is_over", lambda item, facts: _age(item, facts) >= 5)
     assert _found(replace(_model(), rows=1))
 
 

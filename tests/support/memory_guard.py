@@ -33,7 +33,7 @@ class MemoryGuard:
 
     def claim(self, execution: Execution, lease: float) -> bool:
         with self._lock:
-            if not self._may_begin(execution):
+            if not self._may_go_on(execution):
                 return False
             self._run(execution, lease)
             return True
@@ -51,7 +51,7 @@ class MemoryGuard:
         with self._lock:
             until = self._clock() + delay if state is State.RETRYING else None
             end = Record(state, execution.retries, execution.owner, until, reason)
-            if not self._may_go_on(execution):
+            if not self._may_end(execution, state):
                 found = self.records.get(execution.id)
                 return found is not None and replace(found, until=until) == end
             self.records[execution.id] = end
@@ -96,20 +96,17 @@ class MemoryGuard:
             State.RUNNING, execution.retries, execution.owner, until
         )
 
-    def _may_begin(self, execution: Execution) -> bool:
-        found = self.records.get(execution.id)
-        if _waits(found) or _is_run_by(execution, found):
-            return True
-        assert found is not None
-        same = found.retries == execution.retries
-        earlier = found.retries < execution.retries
-        if found.state is State.RUNNING:
-            return earlier or (same and self._lapsed(found))
-        return found.state is State.RETRYING and earlier
-
     def _may_go_on(self, execution: Execution) -> bool:
         found = self.records.get(execution.id)
-        return _waits(found) or _is_run_by(execution, found)
+        if found is None or _waits(found) or _is_run_by(execution, found):
+            return True
+        begun = found.state in (State.RUNNING, State.RETRYING)
+        return begun and found.retries < execution.retries
+
+    def _may_end(self, execution: Execution, state: State) -> bool:
+        found = self.records.get(execution.id)
+        own = _waits(found) or _is_run_by(execution, found)
+        return own or (state is not State.QUEUED and self._may_go_on(execution))
 
     def _may_be_renewed(self, execution: Execution) -> bool:
         found = self.records.get(execution.id)

@@ -104,9 +104,11 @@ class TestSettling:
 
 
 class TestGivingUp:
-    def test_a_silent_worker_s_launch_is_given_up_whether_its_row_is_there_or_not(self) -> None:
-        for found in (rows(), rows("a"), rows(complete=False)):
-            assert given_up(guarded(found, observations=seen(a=Fact.SILENT))) == ["id-a"]
+    def test_a_silent_worker_s_launch_is_given_up_before_the_rows_are_read(self) -> None:
+        silent = seen(a=Fact.SILENT)
+
+        assert given_up(guarded(observations=silent)) == ["id-a"]
+        assert given_up(guarded(rows("a"), observations=silent)) == []
 
     def test_what_has_not_begun_is_given_up_when_its_row_leaves(self) -> None:
         assert given_up(guarded(rows(), observations=seen(a=Fact.ACCEPTED))) == ["id-a"]
@@ -125,12 +127,12 @@ class TestGivingUp:
     def test_what_outlived_its_life_is_given_up_unless_it_runs(self) -> None:
         over = out(item("a", until=ago(1)))
         for fact, expected in {Fact.RUNNING: [], Fact.STARTED: ["id-a"]}.items():
-            assert given_up(guarded(rows("a"), observations=seen(a=fact)), over) == expected
+            assert given_up(guarded(observations=seen(a=fact)), over) == expected
 
     def test_a_message_that_expired_unread_is_given_up_though_nothing_else_bounds_it(self) -> None:
         secret = {"urlSecretRef": {"name": "app", "key": "url"}}
         celery = {**scannerjob()["celery"], "guard": secret, "expires": "60s"}
-        expiring, waits = spec(celery=celery), guarded(rows("a"), observations={})
+        expiring, waits = spec(celery=celery), guarded(observations={})
 
         assert given_up(waits, out(item("a", since=ago(181))), expiring) == ["id-a"]
         assert given_up(waits, out(item("a", since=ago(170))), expiring) == []

@@ -88,12 +88,16 @@ def keys_to_look_up(ledger: Ledger, facts: Facts, rows: Rows, now: datetime) -> 
 def to_supersede(spec: ScannerJobSpec, ledger: Ledger, facts: Facts, now: datetime) -> list[str]:
     """The ids of launches that must be superseded before they can be settled.
 
-    Another broker or guard than the one they were claimed for knows nothing of them.
+    Where rows are still to be read, those which are over whether their row matches or not: were
+    they superseded later, one that did its work in the meantime would still be seen to match. Then
+    those whose rows have left. Another broker or guard than the one they were claimed for knows
+    nothing of them.
     """
-    if facts.rows is None or endpoint_changed(ledger, facts):
+    if endpoint_changed(ledger, facts):
         return []
     if guarded(ledger, facts):
-        return [item.id for item in ledger.outstanding if _to_give_up(item, spec, facts, now)]
+        over = _is_over if facts.rows is None else _has_left_unbegun
+        return [item.id for item in ledger.outstanding if over(item, spec, facts, now)]
     return [item.id for item in ledger.outstanding if _orphan_that_left(item, facts, now)]
 
 
@@ -107,19 +111,29 @@ def _orphan_that_left(item: Item, facts: Facts, now: datetime) -> bool:
     return remembered and is_orphan(item, facts, now) and _has_left(item, facts)
 
 
-def _to_give_up(item: Item, spec: ScannerJobSpec, facts: Facts, now: datetime) -> bool:
-    """Whether a guarded launch has lapsed, left its row, or outlived its message without a start.
+def _is_over(item: Item, spec: ScannerJobSpec, facts: Facts, now: datetime) -> bool:
+    """Whether a guarded launch has lapsed, or outlived its message without a start.
 
     To supersede does nothing to a launch that runs, whatever was known of it here.
     """
     seen = seen_of(item, facts)
-    if seen is not None and seen.fact in (*_TERMINAL, Fact.LAPSED, Fact.SUPERSEDED):
+    if _is_settled(seen):
         return False
     if seen is not None and seen.fact is Fact.SILENT:
         return True
     if life_is_over(item, facts):
         return seen is None or seen.fact is not Fact.RUNNING
-    return not _has_begun(item, facts) and (_has_left(item, facts) or _is_stale(item, spec, now))
+    return not _has_begun(item, facts) and _is_stale(item, spec, now)
+
+
+def _has_left_unbegun(item: Item, _: ScannerJobSpec, facts: Facts, __: datetime) -> bool:
+    """Whether the row of a guarded launch has left and no worker is known to have begun it."""
+    seen = seen_of(item, facts)
+    return _has_left(item, facts) and not _is_settled(seen) and not _has_begun(item, facts)
+
+
+def _is_settled(seen: Observation | None) -> bool:
+    return seen is not None and seen.fact in (*_TERMINAL, Fact.LAPSED, Fact.SUPERSEDED)
 
 
 def _has_left(item: Item, facts: Facts) -> bool:

@@ -89,8 +89,9 @@ class Store(Protocol):
         """Begin this execution; False if it must not run.
 
         It may where there is no record, or one that is QUEUED; where one is RUNNING with fewer
-        retries, with the same owner, or with the same retries and a lease that has lapsed; and
-        where one is RETRYING with fewer retries. The record is RUNNING then, for `lease` seconds.
+        retries, or with the same owner; and where one is RETRYING with fewer retries. The record is
+        RUNNING then, for `lease` seconds. A lease that has lapsed is not taken over: its worker may
+        have done the work before it died, which only who reads the rows can tell.
         """
         ...
 
@@ -98,8 +99,9 @@ class Store(Protocol):
         """Let these go on for `lease` seconds from now; the ids of those that have lost theirs.
 
         One that is QUEUED, or gone, is written anew: the store has forgotten it, and nobody else
-        has begun it since. One that is RUNNING under another owner, or in any other state, is lost;
-        so is one that is QUEUED because this execution has given it back.
+        has begun it since. So is one that is RUNNING or RETRYING with fewer retries: it has
+        forgotten that this one began. In any other state, or under another owner, it is lost; so is
+        one that is QUEUED because this execution has given it back.
         """
         ...
 
@@ -111,8 +113,8 @@ class Store(Protocol):
         Or as QUEUED: its message goes back to the broker, and is to be executed as if for the first
         time.
 
-        False, and nothing changes, if it does not hold its launch: the record is RUNNING under
-        another owner, or in a state that is neither RUNNING nor QUEUED, unless it is what this
+        False, and nothing changes, if it does not hold its launch: the record is RUNNING or
+        RETRYING under another owner, with no fewer retries, or it has ended, unless it is what this
         would write. A record that is gone is written.
         """
         ...

@@ -30,6 +30,17 @@ local function look(key)
   return record
 end
 
+-- What an execution may write over: nothing, its own, or what was there before it began (the store
+-- has lost that it did).
+local function own(record, owner)
+  return record.waiting or (record.running and record.owner == owner)
+end
+
+local function held(record, retries, owner)
+  local begun = record.running or record.state == 'retrying'
+  return own(record, owner) or (begun and record.retries < tonumber(retries))
+end
+
 local function run(key, retries, owner, lease)
   redis.call('HSET', key, 'state', 'running', 'retries', retries, 'owner', owner,
              'until', now + lease)
@@ -45,12 +56,7 @@ end
 CLAIM = """
 local key, retries, owner, lease = KEYS[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
 local record = look(key)
-local earlier = record.retries < retries
-local ours = record.owner == owner
-local abandoned = record.lapsed and record.retries == retries
-if record.waiting
-    or (record.running and (earlier or ours or abandoned))
-    or (record.state == 'retrying' and earlier) then
+if held(record, retries, owner) then
   run(key, retries, owner, lease)
   return 1
 end
@@ -63,9 +69,8 @@ local lease, lost = tonumber(ARGV[2]), {}
 for place, key in ipairs(KEYS) do
   local retries, owner = ARGV[1 + 2 * place], ARGV[2 + 2 * place]
   local record = look(key)
-  local ours = record.owner == owner
-  local given_back = record.state == 'queued' and ours
-  if (record.waiting and not given_back) or (record.running and ours) then
+  local given_back = record.state == 'queued' and record.owner == owner
+  if held(record, retries, owner) and not given_back then
     run(key, retries, owner, lease)
   else
     lost[#lost + 1] = place
@@ -79,7 +84,7 @@ FINISH = """
 local key, retries, owner = KEYS[1], ARGV[2], ARGV[3]
 local state, reason, delay, channel, id = ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8]
 local record = look(key)
-if record.waiting or (record.running and record.owner == owner) then
+if own(record, owner) or (state ~= 'queued' and held(record, retries, owner)) then
   redis.call('HSET', key, 'state', state, 'retries', retries, 'owner', owner, 'reason', reason)
   redis.call('HDEL', key, 'until', 'was')
   if delay ~= '' then

@@ -70,18 +70,8 @@ class SqlStore:
 
     def claim(self, execution: Execution, lease: float) -> bool:
         """See Store."""
-        earlier = _is.retries < execution.retries
-        abandoned = and_(_is.retries == execution.retries, _is.until <= self._now)
-        free = or_(
-            _is.state == State.QUEUED.value,
-            and_(
-                _is.state == State.RUNNING.value,
-                or_(earlier, _is.owner == execution.owner, abandoned),
-            ),
-            and_(_is.state == State.RETRYING.value, earlier),
-        )
-        values = self._running(execution, lease)
-        return self._ask(lambda connection: write(connection, execution.id, free, values))
+        values, held = self._running(execution, lease), _held_by(execution)
+        return self._ask(lambda connection: write(connection, execution.id, held, values))
 
     def renew(self, executions: Sequence[Execution], lease: float) -> set[str]:
         """See Store. One statement, as long as no record is gone and none is lost."""
@@ -97,8 +87,10 @@ class SqlStore:
         values = self._values(state, execution, until=until, reason=reason, was=null(), ended=ended)
         wanted = (state, execution.retries, execution.owner, reason)
 
+        may = _owned_by if state is State.QUEUED else _held_by
+
         def end(connection: Connection) -> bool:
-            if write(connection, execution.id, _held_by(execution), values):
+            if write(connection, execution.id, may(execution), values):
                 return True
             found = look(connection, [execution.id]).get(execution.id)
             return found is not None and _told(found) == wanted
@@ -297,6 +289,12 @@ def _given_back_by(execution: Execution) -> ColumnElement[bool]:
 
 
 def _held_by(execution: Execution) -> ColumnElement[bool]:
+    """Nothing, its own, or what was there before it began: the store has lost that it did."""
+    begun = _is.state.in_([State.RUNNING.value, State.RETRYING.value])
+    return or_(_owned_by(execution), and_(begun, _is.retries < execution.retries))
+
+
+def _owned_by(execution: Execution) -> ColumnElement[bool]:
     ours = and_(_is.state == State.RUNNING.value, _is.owner == execution.owner)
     return or_(_is.state == State.QUEUED.value, ours)
 

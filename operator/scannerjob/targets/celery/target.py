@@ -179,10 +179,13 @@ class CeleryTarget:
     async def supersede(self, ids: Collection[str]) -> Mapping[str, Observation]:
         """Mark these, so that what still comes of them does nothing. Raises TargetError.
 
-        With a guard, whatever does not run now. Without one, on a Redis that evicts nothing, what
+        With a guard, whatever does not run now, but for what it is not known of: see
+        `View.is_unclear`. Without one, on a Redis that evicts nothing, what
         was never put: to be believed only within `traits.resend_within` of the first claim, since
         an older record may be gone, and its launch look like one that never was.
         """
+        if self._guard and self._view:
+            ids = [each for each in ids if not self._view.is_unclear(each)]
         if self._guard and ids:
             given_up = await self._guard.supersede(list(ids))
             self._note_unguarded(given_up)
