@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
@@ -21,7 +22,7 @@ class RedisPublishes:
 
     def __init__(self, server: RedisServer) -> None:
         self._server = server
-        self._count = 0
+        self._times: list[float] = []
         self._token = ""
         self._over = threading.Event()
         self._watching = threading.Event()
@@ -41,12 +42,16 @@ class RedisPublishes:
         self._over.set()
 
     def count(self) -> int:
-        """All that came until now."""
+        """How many came until now."""
+        return len(self.times())
+
+    def times(self) -> Sequence[float]:
+        """When each came that came until now, by Redis's clock."""
         self._token = f"seen-{time.monotonic_ns()}"
         with self._server.client() as client:
             client.echo(self._token)
         eventually(lambda: not self._token, message="MONITOR shows our own command")
-        return self._count
+        return list(self._times)
 
     def waiting(self) -> int:
         """The messages in the queue."""
@@ -63,11 +68,11 @@ class RedisPublishes:
         with client.monitor() as monitor:  # type: ignore[no-untyped-call]
             self._watching.set()
             for event in monitor.listen():
-                self._note(event["command"])
+                self._note(event["command"], event["time"])
 
-    def _note(self, command: str) -> None:
+    def _note(self, command: str, at: float) -> None:
         if command.startswith("LPUSH celery ") and _REDELIVERED not in command:
-            self._count += 1
+            self._times.append(at)
         elif command == f"ECHO {self._token}":
             self._token = ""
 

@@ -55,10 +55,10 @@ class Stage:
             RabbitPublishes(scene.rabbit, broker) if scene.rabbit else RedisPublishes(redis)
         )
 
-    def worker(self) -> CeleryWorker:
+    def worker(self, slots: int = SLOTS) -> CeleryWorker:
         """A worker, not started yet."""
         return self.site.worker(
-            self._broker, work=self.scene.work, concurrency=SLOTS, env=self._env
+            self._broker, work=self.scene.work, concurrency=slots, env=self._env
         )
 
     def feeder(self) -> Process:
