@@ -24,7 +24,7 @@ from tests.support.celery_worker import CeleryWorker
 from tests.support.servers import PostgresServer, RedisServer
 from tests.support.waiting import eventually
 
-TASKS, ROUNDS = 1000, 7
+TASKS, WARM_UP, ROUNDS = 1000, 100, 5
 WITH, WITHOUT = "with the guard", "without"
 ROWS, WORK = 200, 1.0
 KILLS, APART = 20, 1.5
@@ -38,7 +38,7 @@ def cost() -> Table:
     with RedisServer() as server, _workers(server) as workers:
         app = Celery("publisher", broker=server.url, set_as_current=False)
         for queue in workers:
-            _drain(app, server, queue, TASKS)  # connects, and warms up
+            _drain(app, server, queue, WARM_UP)
         for _ in range(ROUNDS):
             for queue in workers:
                 samples[queue].append(_drain(app, server, queue, TASKS))
@@ -72,13 +72,15 @@ def _workers(server: RedisServer) -> Iterator[Mapping[str, CeleryWorker]]:
             worker = CeleryWorker(
                 _TASKS_FILE, env=env, concurrency=1, queues=[way], loglevel="WARNING"
             )
-            workers[way] = stack.enter_context(worker)
+            # Without its log it does not say when it is ready: the first tasks wait for it.
+            stack.enter_context(worker.process)
+            workers[way] = worker
         yield workers
 
 
 def _drain(app: Celery, server: RedisServer, queue: str, tasks: int) -> float:
     """The seconds per task from when all of them are in the queue until the last one is done."""
-    with redis.Redis.from_url(server.url) as client:
+    with redis.Redis.from_url(server.url, socket_timeout=None) as client:
         with app.producer_pool.acquire() as producer:
             for name in [*["nothing"] * tasks, "last"]:
                 launch = str(uuid4())
@@ -102,8 +104,8 @@ def _heartbeat(worker: CeleryWorker) -> psutil.Process:
 def refill() -> Table:
     """From the end of a task, as it was recorded itself, until Redis was given the next one."""
     with PostgresServer() as postgres, staged(_SYSTEM, Scene(WORK, 30.0), postgres) as stage:
-        stage.add_rows(1, ROWS)
-        with stage.worker(), stage.feeder():
+        stage.site.add_rows(1, ROWS)
+        with stage.worker(), stage.fed():
             eventually(lambda: not stage.missing(), timeout=180, interval=0.5)
         ends = sorted(run.ended for run in stage.site.executions() if run.ended)
         assert isinstance(stage.publishes, RedisPublishes)
@@ -156,8 +158,8 @@ def _killed_one_by_one(postgres: PostgresServer) -> Sequence[float]:
     scene = Scene(work=90.0, interval=1.0, late_ack=True)
     with staged(_SYSTEM, scene, postgres) as stage, ExitStack() as stack:
         workers = [stack.enter_context(stage.worker(slots=1)) for _ in range(SLOTS)]
-        stack.enter_context(stage.feeder())
-        stage.add_rows(1, SLOTS)
+        stack.enter_context(stage.fed())
+        stage.site.add_rows(1, SLOTS)
         stage.wait_until_running(SLOTS)
         stack.enter_context(stage.worker())
         rows = {run.worker.partition("@")[0]: run.row for run in stage.site.executions()}

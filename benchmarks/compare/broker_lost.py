@@ -2,7 +2,7 @@
 
 import time
 
-from benchmarks.compare.run import Run
+from benchmarks.compare.run import Run, in_seconds
 from benchmarks.compare.stage import SLOTS, Scene, Stage, all_at_once, ours
 from benchmarks.table import Table
 from tests.support.waiting import eventually
@@ -31,6 +31,7 @@ def _measure(name: str, rows: int, scene: Scene) -> Table:
             "copies of a row at once",
             "executions per row",
             "publishes per row",
+            "still in the queue",
             "makespan, s",
         ],
     )
@@ -48,8 +49,8 @@ def _measure(name: str, rows: int, scene: Scene) -> Table:
 
 
 def _play(stage: Stage, rows: int) -> Run:
-    with stage.worker(), stage.feeder():
-        stage.add_rows(1, rows)
+    with stage.worker(), stage.fed():
+        stage.site.add_rows(1, rows)
         stage.wait_until_running(min(SLOTS, rows))
         eventually(lambda: len(stage.site.done()) >= rows / 4 or stage.scene.work > 1, timeout=60)
         stage.redis.kill()
@@ -66,5 +67,6 @@ def _row(run: Run) -> list[str]:
         str(run.copies),
         f"{run.executions_per_row:.2f}",
         f"{run.publishes_per_row:.1f}",
-        f"{run.makespan:.1f}",
+        str(run.waiting),
+        in_seconds(run.makespan),
     ]

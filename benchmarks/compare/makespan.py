@@ -1,6 +1,6 @@
 """D: many short tasks; how long all of them take, and how much of the slots' time is used."""
 
-from benchmarks.compare.run import Run
+from benchmarks.compare.run import Run, in_seconds
 from benchmarks.compare.stage import SLOTS, Scene, Stage, in_turn, ours
 from benchmarks.table import Table
 
@@ -22,6 +22,7 @@ def run() -> Table:
             "slots idle or repeating",
             "publishes per row",
             "executions per row",
+            "still in the queue",
         ],
     )
     table.rows += [_row(each) for each in runs]
@@ -35,8 +36,8 @@ def run() -> Table:
 
 
 def _play(stage: Stage) -> Run:
-    with stage.worker(), stage.feeder():
-        stage.add_rows(1, ROWS)
+    with stage.worker(), stage.fed():
+        stage.site.add_rows(1, ROWS)
         stage.watch(lambda: not stage.missing(), LIMIT)
         return stage.run()
 
@@ -48,9 +49,10 @@ def _once(run: Run) -> bool:
 def _row(run: Run) -> list[str]:
     return [
         run.system.name,
-        f"{run.makespan:.1f}",
+        in_seconds(run.makespan),
         f"{IDEAL:g}",
-        f"{run.idle(SLOTS):.0%}",
+        f"{run.unused(SLOTS):.0%}",
         f"{run.publishes_per_row:.1f}",
         f"{run.executions_per_row:.2f}",
+        str(run.waiting),
     ]

@@ -15,8 +15,8 @@ from scannerjob.worker.records import LEASE
 class Run:
     """All that happened; times are seconds since 1970, by the machine's one clock.
 
-    `waiting` are the messages that were in the queue when workers came; `killed` is when the
-    processes that executed something were killed, all of them.
+    `waiting` are the messages that were in the queue when workers came, or at the end; `killed` is
+    when the processes that executed something were killed, all of them.
     """
 
     system: System
@@ -25,7 +25,6 @@ class Run:
     executions: Sequence[Execution]
     publishes: int
     waiting: int
-    began: float
     killed: float | None
 
     @property
@@ -51,10 +50,13 @@ class Run:
 
     @property
     def makespan(self) -> float:
-        """From the insertion of the rows until the last one was done for the first time."""
-        return max((ended for _, ended in self._first.values()), default=inf) - self.began
+        """From when the first row was begun until all were done."""
+        if self.lost:
+            return inf
+        began = min(run.started for run in self.executions)
+        return max(ended for _, ended in self._first.values()) - began
 
-    def idle(self, slots: int) -> float:
+    def unused(self, slots: int) -> float:
         """The share of the slots' time in which no row was worked on for the first time."""
         return 1 - sum(end - start for start, end in self._first.values()) / slots / self.makespan
 
@@ -89,6 +91,11 @@ class Run:
 
     def _was_killed(self, run: Execution) -> bool:
         return self.killed is not None and run.ended is None and run.started < self.killed
+
+
+def in_seconds(time: float) -> str:
+    """A time as a table has it."""
+    return "never" if time == inf else f"{time:.1f}"
 
 
 def leases(seconds: float) -> str:

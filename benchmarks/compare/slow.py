@@ -21,8 +21,8 @@ def run() -> Table:
 
 
 def _play(stage: Stage) -> Run:
-    with stage.worker(), stage.feeder():
-        stage.add_rows(1, ROWS)
+    with stage.worker(), stage.fed():
+        stage.site.add_rows(1, ROWS)
         stage.watch(lambda: not stage.missing(), 3 * WORK)
         return stage.run()
 

@@ -50,7 +50,6 @@ class Stage:
         self.system, self.scene, self.site, self.redis = system, scene, site, redis
         self._broker = broker
         self._killed: float | None = None
-        self._began = time.time()
         self.publishes: RedisPublishes | RabbitPublishes = (
             RabbitPublishes(scene.rabbit, broker) if scene.rabbit else RedisPublishes(redis)
         )
@@ -61,19 +60,12 @@ class Stage:
             self._broker, work=self.scene.work, concurrency=slots, env=self._env
         )
 
-    def feeder(self) -> Process:
-        """Who submits the rows, not started yet."""
-        if self.system.is_ours:
-            return self._scanner()
-        env = {**os.environ, **self._env, "BROKER": self._broker, "WORK": "0"}
-        env["DATABASE"] = self.site.database_url
-        log = self.site.folder / "feeder.log"
-        return Process([sys.executable, str(_TASKS)], log=log, env=env)
-
-    def add_rows(self, first: int, last: int) -> None:
-        """Insert rows; the clock of the run starts."""
-        self.site.add_rows(first, last)
-        self._began = time.time()
+    @contextmanager
+    def fed(self) -> Iterator[None]:
+        """Have the rows submitted, by a process that is at it when this is entered."""
+        with self._scanner() if self.system.is_ours else self._feeder() as process:
+            eventually(lambda: "scanning" in process.log(), timeout=60)
+            yield
 
     def kill(self, worker: CeleryWorker) -> None:
         """Kill a worker as a container is killed."""
@@ -124,8 +116,8 @@ class Stage:
         killed = self._killed or 0.0
         return {run.row for run in self.site.executions() if run.started > killed}
 
-    def run(self, waiting: int = 0) -> Run:
-        """All that happened."""
+    def run(self, waiting: int | None = None) -> Run:
+        """All that happened, and what is waiting now unless it is told."""
         history = self.site.history((), SLOTS)
         return Run(
             system=self.system,
@@ -133,8 +125,7 @@ class Stage:
             done=history.done,
             executions=history.executions,
             publishes=self.publishes.count(),
-            waiting=waiting,
-            began=self._began,
+            waiting=self.publishes.waiting() if waiting is None else waiting,
             killed=self._killed,
         )
 
@@ -150,6 +141,12 @@ class Stage:
             "VISIBILITY": str(self.scene.visibility),
             "INTERVAL": str(self.scene.interval),
         }
+
+    def _feeder(self) -> Process:
+        env = {**os.environ, **self._env, "BROKER": self._broker, "WORK": "0"}
+        env["DATABASE"] = self.site.database_url
+        log = self.site.folder / "feeder.log"
+        return Process([sys.executable, str(_TASKS)], log=log, env=env)
 
     def _scanner(self) -> Process:
         self.site.put_secret("app-broker", self._broker)

@@ -98,6 +98,7 @@ submitted = app.task(name="site.work", bind=True, **options())(work)
 
 def feed(interval: float) -> None:
     """Submit what is not done, for ever."""
+    print("scanning", flush=True)
     tick = time.monotonic()
     while True:
         rows = database().execute("SELECT id FROM pdf WHERE done = 0 ORDER BY id").fetchall()

@@ -37,8 +37,8 @@ def run() -> Table:
 
 
 def _play(stage: Stage) -> Run:
-    stage.add_rows(1, ROWS)
-    with stage.feeder():
+    stage.site.add_rows(1, ROWS)
+    with stage.fed():
         time.sleep(INTERVALS * stage.scene.interval)
         waiting = stage.publishes.waiting()
         with stage.worker():

@@ -57,16 +57,16 @@ def _add(table: Table, killed: str, scene: Scene, play: Callable[[Stage], Run]) 
 
 
 def _kill_worker(stage: Stage) -> Run:
-    with stage.worker() as worker, stage.feeder():
-        stage.add_rows(1, ROWS)
+    with stage.worker() as worker, stage.fed():
+        stage.site.add_rows(1, ROWS)
         stage.wait_until_running(ROWS)
         stage.kill(worker)
         return _aftermath(stage, worker.start)
 
 
 def _kill_children(stage: Stage) -> Run:
-    with stage.worker(), stage.feeder():
-        stage.add_rows(1, ROWS)
+    with stage.worker(), stage.fed():
+        stage.site.add_rows(1, ROWS)
         stage.wait_until_running(ROWS)
         stage.kill_children()
         return _aftermath(stage, lambda: None)
