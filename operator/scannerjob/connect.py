@@ -31,10 +31,12 @@ class _Accesses:
     database: _Access
     broker: _Access | None
     results: _Access | None
+    guard: _Access | None
 
     @property
     def urls(self) -> list[str]:
-        return [each.url for each in (self.database, self.broker, self.results) if each]
+        places = (self.database, self.broker, self.results, self.guard)
+        return [each.url for each in places if each]
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ class SecretConnector:
         source = self._open_database(accesses.database, spec)
         if accesses.broker:
             wake = partial(self._wake, snapshot.ref)
-            target = self._open_broker(accesses.broker, accesses.results, spec, wake)
+            target = self._open_broker(accesses.broker, accesses, spec, wake)
             return Connections(source, target)
         if self._jobs is None:
             raise ConfigurationError(
@@ -127,28 +129,38 @@ class SecretConnector:
     def _open_broker(
         self,
         broker: _Access,
-        results: _Access | None,
+        accesses: _Accesses,
         spec: ScannerJobSpec,
         wake: Callable[[], None],
     ) -> CeleryTarget:
+        results, guard = accesses.results, accesses.guard
         return self._brokers.open(
             broker.url,
             results.url if results else None,
             spec,
             wake,
+            guard_url=guard.url if guard else None,
             broker_files=broker.files,
             result_backend_files=results.files if results else None,
+            guard_files=guard.files if guard else None,
         )
 
     async def _accesses(self, ref: Ref, spec: ScannerJobSpec) -> _Accesses:
         celery = spec.celery
+        database = await self._access(ref, "spec.database", spec.database)
+        if celery is None:
+            return _Accesses(database, None, None, None)
         return _Accesses(
-            database=await self._access(ref, "spec.database", spec.database),
-            broker=await self._access(ref, "spec.celery.broker", celery.broker) if celery else None,
-            results=await self._access(ref, "spec.celery.resultBackend", celery.result_backend)
-            if celery and celery.result_backend
-            else None,
+            database,
+            await self._access(ref, "spec.celery.broker", celery.broker),
+            await self._access_if(ref, "spec.celery.resultBackend", celery.result_backend),
+            await self._access_if(ref, "spec.celery.guard", celery.guard),
         )
+
+    async def _access_if(
+        self, ref: Ref, field: str, connection: Connection | None
+    ) -> _Access | None:
+        return await self._access(ref, field, connection) if connection else None
 
     async def _access(self, ref: Ref, field: str, connection: Connection) -> _Access:
         url = await self._url(ref, f"{field}.urlSecretRef", connection.url_secret_ref)
@@ -185,7 +197,7 @@ class SecretConnector:
 
 def _secrets_of(spec: ScannerJobSpec) -> Iterator[str]:
     celery = spec.celery
-    of_celery = [celery.broker, celery.result_backend] if celery else []
+    of_celery = [celery.broker, celery.result_backend, celery.guard] if celery else []
     for connection in filter(None, (spec.database, *of_celery)):
         yield connection.url_secret_ref.name
         if connection.tls_secret_ref:

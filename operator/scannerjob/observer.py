@@ -13,8 +13,8 @@ from scannerjob.model.ledger import Ledger
 from scannerjob.model.reading import (
     free_slots,
     keys_to_look_up,
-    orphans_that_left,
     rows_to_read,
+    to_supersede,
     urgent,
     worth_a_look,
 )
@@ -166,7 +166,7 @@ class Observer:
         self._next_look = self._clock.boottime()
         self._plan_next_look(spec)
         facts = replace(facts, rows=rows)
-        return await self._supersede(connections, ledger, facts, now)
+        return await self._supersede(connections, spec, ledger, facts, now)
 
     def _look_is_due(
         self, spec: ScannerJobSpec, ledger: Ledger, facts: Facts, now: datetime
@@ -206,10 +206,15 @@ class Observer:
         log.warning("%s: %s: %s; next try in %.0f s", self._ref, error.reason, error, rest)
 
     async def _supersede(
-        self, connections: Connections, ledger: Ledger, facts: Facts, now: datetime
+        self,
+        connections: Connections,
+        spec: ScannerJobSpec,
+        ledger: Ledger,
+        facts: Facts,
+        now: datetime,
     ) -> Facts:
-        """Make sure that no late sender can still launch the claims whose rows have left."""
-        ids = orphans_that_left(ledger, facts, now)
+        """Make sure that nothing comes any more of what is about to be settled."""
+        ids = to_supersede(spec, ledger, facts, now)
         if not ids:
             return facts
         try:

@@ -59,6 +59,9 @@ log = logging.getLogger(__name__)
 # How long, in seconds, until a target is asked again: where something is awaited that no event
 # tells of, and in case an event was lost.
 _LOOK_AGAIN, _LOOK_FOR_ENDS = 10.0, 60.0
+# Workers renew their leases every five seconds, and who may believe that one has lapsed must have
+# seen all of it.
+_WATCH_LEASES = 3.0
 # A write that was lost to another one is read again after this long: at once, but no busy loop.
 _AFTER_CONFLICT = 0.05
 _STOPPING = Hold("Stopping", "this process is stopping")
@@ -225,6 +228,7 @@ class Scanner:
             self._observer.target.contact,
             self._observer.workers.seen,
             _stuck(facts) if facts.traits.sees_all else None,
+            _alive(facts),
             now,
         )
 
@@ -295,7 +299,7 @@ class Scanner:
             # What ends there is shown by no watch.
             waits.append(_LOOK_AGAIN)
         elif decision.ledger.outstanding:
-            waits.append(_LOOK_FOR_ENDS)
+            waits.append(_WATCH_LEASES if facts.traits.guarded else _LOOK_FOR_ENDS)
         if coming := next_time(decision.ledger, facts.traits, facts.read_at):
             elapsed = self._clock.now() - facts.read_at
             waits.append((coming - elapsed).total_seconds())
@@ -321,6 +325,12 @@ def _stuck(facts: Facts) -> list[str]:
     seen = (facts.observations or {}).values()
     waiting = [each.reason for each in seen if each.fact is Fact.ACCEPTED and each.reason]
     return sorted(waiting)
+
+
+def _alive(facts: Facts) -> frozenset[str]:
+    """The launches on which a worker holds a lease."""
+    seen = facts.observations or {}
+    return frozenset(each for each, told in seen.items() if told.fact is Fact.RUNNING)
 
 
 def _settled(before: Ledger, after: Ledger) -> list[Item]:

@@ -27,7 +27,7 @@ from scannerjob.model.facts import (
 )
 from scannerjob.model.ledger import Ledger, Phase
 from scannerjob.model.limits import LATEST_SEND, SEND_WITHIN
-from scannerjob.model.reading import keys_to_look_up, orphans_that_left, rows_to_read
+from scannerjob.model.reading import keys_to_look_up, rows_to_read, to_supersede
 from scannerjob.model.row import Row, Rows
 from scannerjob.model.spec import ScannerJobSpec, parse_spec
 
@@ -293,7 +293,7 @@ def _query(model: Model, state: State, n: int) -> Iterator[Step]:
     seen = _observe(model, state, operator.ledger) if model.query_first else operator.seen
     rows = operator.rows if model.query_first else _pending(state)
     asked = replace(operator, step="write", seen=seen, rows=rows)
-    ids = orphans_that_left(operator.ledger, _facts(model, asked), state.now)
+    ids = to_supersede(model.spec, operator.ledger, _facts(model, asked), state.now)
     if not ids or not model.idempotent or model.jobs:
         yield "queries", _with(state, n, asked)
         return

@@ -232,9 +232,13 @@ ACCEPTED, NOT_SENT, UNCERTAIN = {Fact.ACCEPTED}, {Fact.NOT_SENT}, {Fact.UNCERTAI
 
 
 def opened(
-    url: str, results: str | None = None, spec: ScannerJobSpec | None = None
+    url: str,
+    results: str | None = None,
+    spec: ScannerJobSpec | None = None,
+    *,
+    guard: str | None = None,
 ) -> CeleryTarget:
-    return Brokers().open(url, results, spec or celery_spec())
+    return Brokers().open(url, results, spec or celery_spec(), guard_url=guard)
 
 
 def launch(target: CeleryTarget, sends: Sequence[Send], seconds: float = 30) -> Any:

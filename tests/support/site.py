@@ -42,6 +42,10 @@ from sqlalchemy.pool import NullPool
 
 app = Celery("site", broker=os.environ["BROKER"], backend=os.environ.get("RESULTS"))
 app.conf.worker_prefetch_multiplier = 1
+app.conf.task_acks_late = bool(os.environ.get("LATE"))
+if guard := os.environ.get("GUARD"):
+    from scannerjob.worker import install
+    install(app, guard)
 engine = create_engine(os.environ["DATABASE"], poolclass=NullPool)
 
 def record(*statements):
@@ -152,6 +156,7 @@ class Site:
         *,
         work: float = 0.1,
         results: str | None = None,
+        guard: str | None = None,
         concurrency: int = 2,
         queues: Sequence[str] = (),
         env: Mapping[str, str] | None = None,
@@ -159,6 +164,7 @@ class Site:
         """A Celery worker for the tasks, not yet started."""
         env = {"BROKER": broker, "DATABASE": self.database_url, "WORK": str(work), **(env or {})}
         env |= {"RESULTS": results} if results else {}
+        env |= {"GUARD": guard} if guard else {}
         return CeleryWorker(
             self.folder / "tasks.py", env=env, concurrency=concurrency, queues=queues
         )

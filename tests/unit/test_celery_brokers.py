@@ -75,7 +75,6 @@ def test_a_result_backend_url_that_cannot_be_used(url: str, expected: str) -> No
 @pytest.mark.parametrize(
     ("celery", "expected"),
     [
-        ({"guard": SECRET}, "spec.celery.guard is not supported yet"),
         ({"exchange": "docs"}, "spec.celery: set exchange and routingKey together"),
         ({"routingKey": "docs"}, "spec.celery: set exchange and routingKey together"),
         ({"headers": {"id": "other"}}, "spec.celery.headers.id: Celery sets this header itself"),

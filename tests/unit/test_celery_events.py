@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from scannerjob.targets.celery.endpoint import Endpoint
-from scannerjob.targets.celery.events import Listener, ended
+from scannerjob.targets.celery.event_streams import ended
+from scannerjob.targets.celery.events import Listener
 from tests.support.waiting import eventually
 
 END = {"type": "task-succeeded", "uuid": "a"}
@@ -55,7 +56,7 @@ def test_garbage_says_nothing(message: bytes | str) -> None:
 
 
 class Stream:
-    """Gives what is put into it; what is an error is raised."""
+    """Gives the ids that are put into it; what is an error is raised."""
 
     def __init__(self) -> None:
         self.coming: SimpleQueue[str | Exception] = SimpleQueue()
@@ -106,7 +107,7 @@ def test_a_hint_is_for_the_one_whose_launch_it_was_and_wakes_it_once() -> None:
     assert (one.take(["a"]), two.take(["b"])) == (False, True)
 
     for each in ("other", "a", "a", "a", "b"):
-        stream.coming.put(json.dumps({**END, "uuid": each}))
+        stream.coming.put(each)
 
     assert [woken.get(timeout=30), woken.get(timeout=30)] == ["one", "two"]
     assert woken.empty()
@@ -130,7 +131,7 @@ def test_what_is_out_no_more_is_heard_no_more() -> None:
     assert (watch.take(["b"]), other.take(["c"])) == (True, False)
 
     for each in ("a", "c"):
-        stream.coming.put(json.dumps({**END, "uuid": each}))
+        stream.coming.put(each)
 
     assert woken.get(timeout=30) == "other"
     assert not watch.take(["b"])

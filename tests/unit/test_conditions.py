@@ -41,6 +41,7 @@ def said(**fields: Any) -> dict[str, Condition]:
         "target": FINE,
         "workers": None,
         "stuck": None,
+        "alive": (),
         "now": NOW,
         **fields,
     }
@@ -204,3 +205,10 @@ def test_a_long_message_is_cut() -> None:
     (condition,) = stamped(unusable(Trouble("InvalidSpec", "x" * 9999)), [], 1, NOW)
 
     assert len(condition["message"]) == MAX_MESSAGE
+
+
+def test_launches_that_a_worker_holds_are_no_silence() -> None:
+    old = ledger(item("a", since=ago(7200)), item("b", since=ago(7200)))
+
+    assert said(ledger=old, alive=["id-a", "id-b"])["Stalled"].status == "False"
+    assert "1 launches" in said(ledger=old, alive=["id-a"])["Stalled"].message

@@ -11,7 +11,7 @@ from scannerjob.model.decide import ACCEPT_LOST_LEDGER, decide
 from scannerjob.model.facts import Fact, Facts, Hold, Observation, Report, Stray, TargetTraits
 from scannerjob.model.ledger import Item, Ledger, Phase, ledger_to_status
 from scannerjob.model.limits import MAX_LEDGER_BYTES, MAX_REASON
-from scannerjob.model.reading import orphans_that_left
+from scannerjob.model.reading import to_supersede
 from tests.unit.cases import (
     ENDPOINTS,
     IDEMPOTENT,
@@ -646,8 +646,8 @@ class TestWhereEvidenceComesFrom:
             facts(rows(), traits=IDEMPOTENT, endpoints={"broker": broker}) for broker in "bc"
         )
 
-        assert orphans_that_left(orphans, here, NOW) == ["id-a"]
-        assert orphans_that_left(orphans, elsewhere, NOW) == []
+        assert to_supersede(spec(), orphans, here, NOW) == ["id-a"]
+        assert to_supersede(spec(), orphans, elsewhere, NOW) == []
 
     def test_it_is_taken_over_once_nothing_is_out(self) -> None:
         moved = {"broker": "b2"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -81,12 +81,13 @@ def running(
     target: Contact,
     workers: Workers | None,
     stuck: Sequence[str] | None,
+    alive: Collection[str],
     now: datetime,
 ) -> list[Condition]:
     """The conditions after a whole cycle.
 
     `stuck` says which launches do not get on, and why, where the target sees them all; None where a
-    long silence is all that there may be to go by.
+    long silence is all that there may be to go by. `alive` are the ids of launches known to run.
     """
     return [
         _ready(look, holds, warnings, database, target),
@@ -94,7 +95,7 @@ def running(
         *_reachable("TargetReachable", target),
         *_not_indexed(plan),
         *_missing(workers, now),
-        _silent(ledger, now) if stuck is None else _stuck(stuck),
+        _silent(ledger, alive, now) if stuck is None else _stuck(stuck),
     ]
 
 
@@ -165,9 +166,10 @@ def _stuck(stuck: Sequence[str]) -> Condition:
     return Condition("Stalled", "True", "JobsStuck", "; ".join(stuck[:5]) + more)
 
 
-def _silent(ledger: Ledger, now: datetime) -> Condition:
+def _silent(ledger: Ledger, alive: Collection[str], now: datetime) -> Condition:
     """Whether launches are out of which, by what is configured, nothing may ever be heard."""
-    old = [item for item in ledger.outstanding if now - item.since >= STALLED_AFTER]
+    quiet = [item for item in ledger.outstanding if item.id not in alive]
+    old = [item for item in quiet if now - item.since >= STALLED_AFTER]
     silent = [item for item in old if item.until is None or item.until + STALLED_AFTER <= now]
     if not silent:
         return Condition("Stalled", "False", "Progressing")
@@ -178,8 +180,9 @@ def _silence(silent: Sequence[Item], now: datetime) -> str:
     hours = (now - min(item.since for item in silent)).total_seconds() / 3600
     return (
         f"{len(silent)} launches hold their slots and nothing was heard of them, the oldest for "
-        f"{hours:.0f} h; what became of them cannot be known. Set celery.expires and deadline "
-        "together, so that the slots of lost work are freed"
+        f"{hours:.0f} h; what became of them cannot be known. Have the workers guard what they run "
+        "(celery.guard, and scannerjob.worker.install in the Celery app), or set celery.expires "
+        "and deadline together, so that the slots of lost work are freed"
     )
 
 

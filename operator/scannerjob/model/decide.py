@@ -15,7 +15,13 @@ from scannerjob.model.book import Book
 from scannerjob.model.facts import Decision, Facts, Hold, Send, Stray
 from scannerjob.model.ledger import Item, Ledger, Phase
 from scannerjob.model.limits import RESEND_AFTER_LOOK
-from scannerjob.model.reading import endpoint_changed, is_orphan, key_changed
+from scannerjob.model.reading import (
+    endpoint_changed,
+    guarded,
+    is_forgotten,
+    is_orphan,
+    key_changed,
+)
 from scannerjob.model.row import Row
 from scannerjob.model.settle import settle
 from scannerjob.model.spec import ScannerJobSpec
@@ -129,9 +135,11 @@ def _resend(book: Book, facts: Facts) -> Iterator[Send]:
     """
     if facts.traits.sees_all and book.now - facts.read_at > RESEND_AFTER_LOOK:
         return
+    by_guard = guarded(book.ledger, facts)
     for item in book:
         row = _row_of(item, facts)
-        if row and is_orphan(item, facts, book.now) and book.may_send_again(item):
+        orphan = is_orphan(item, facts, book.now) and book.may_send_again(item)
+        if row and (orphan or (by_guard and is_forgotten(item, facts))):
             yield book.claim_again(item, row)
 
 

@@ -26,7 +26,7 @@ class Fact(StrEnum):
     RUNNING = "running"  # a worker holds a lease on it
     SILENT = "silent"  # its worker's lease has lapsed; it has to be superseded to prove its end
     LAPSED = "lapsed"  # proven: it ran, nothing of it runs now, and nothing will
-    FORGOTTEN = "forgotten"  # a store that knew it does not any more; nothing of it runs
+    FORGOTTEN = "forgotten"  # as far as can be seen nothing is left of it: to be sent again
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     GONE = "gone"  # looked for live: it is not there, and nothing of it runs
@@ -111,7 +111,8 @@ class TargetTraits:
     without a second execution, since the target remembers it; None where it does not. `republish`:
     the author would rather have it executed twice than hold it. `life_margin`: how much longer than
     `expires` and `deadline` say a launch may live here. `sees_all`: `observe` tells of every launch
-    whether it is there, so that a long silence means work and not doubt.
+    whether it is there, so that a long silence means work and not doubt. `guarded`: workers keep a
+    lease on what they run, and nothing of a launch that was superseded runs any more.
     """
 
     tells_outcomes: bool
@@ -119,6 +120,7 @@ class TargetTraits:
     life_margin: timedelta = NO_TIME
     republish: bool = False
     sees_all: bool = False
+    guarded: bool = False
 
 
 @dataclass(frozen=True)

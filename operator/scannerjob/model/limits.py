@@ -12,6 +12,10 @@ SEND_WITHIN = timedelta(seconds=30)
 ORPHAN_AFTER = timedelta(seconds=5)
 # After this no send of a claim can still be on its way: SEND_WITHIN, and what a network may delay.
 LATEST_SEND = timedelta(minutes=15)
+# Workers may begin a message that long after it has expired: their clocks differ from ours.
+LATEST_START = timedelta(minutes=2)
+# A launch of which nothing is left is sent again after this, and then after twice as long.
+RESEND_FORGOTTEN = timedelta(seconds=30)
 # A claim that a look did not find is sent again only this soon after the look: however long its
 # query takes, or a process is frozen, it is known when the last send of a launch can have begun.
 RESEND_AFTER_LOOK = timedelta(minutes=5)

@@ -6,11 +6,21 @@ from datetime import datetime, timedelta
 
 from scannerjob.model.facts import Fact, Facts, Observation, TargetTraits
 from scannerjob.model.ledger import Item, Ledger, Phase
-from scannerjob.model.limits import LATEST_SEND, ORPHAN_AFTER, SEND_WITHIN
+from scannerjob.model.limits import (
+    LATEST_SEND,
+    LATEST_START,
+    ORPHAN_AFTER,
+    RESEND_FORGOTTEN,
+    SEND_WITHIN,
+)
 from scannerjob.model.row import Presence, Rows
 from scannerjob.model.spec import ScannerJobSpec
 
 _TERMINAL = (Fact.SUCCEEDED, Fact.FAILED)
+# What a guard tells that has to be acted on.
+_ALARMING = (Fact.SILENT, Fact.LAPSED, Fact.SUPERSEDED)
+# What it tells of a launch that a worker has begun, and may go on with.
+_BEGUN = (Fact.RUNNING, Fact.STARTED)
 
 
 def is_gone(item: Item, seen: Observation | None, read_at: datetime) -> bool:
@@ -56,8 +66,14 @@ def _is_urgent(item: Item, facts: Facts, now: datetime) -> bool:
 def row_matters(item: Item, ledger: Ledger, facts: Facts, now: datetime) -> bool:
     """Whether it makes a difference now that this item's row matches."""
     if item.outstanding:
-        return not told_by_target(ledger, facts) or _is_urgent(item, facts, now)
+        return _leaving_matters(item, ledger, facts) or _is_urgent(item, facts, now)
     return _is_due(item, now) or item.phase is Phase.PARKED
+
+
+def _leaving_matters(item: Item, ledger: Ledger, facts: Facts) -> bool:
+    if guarded(ledger, facts):
+        return not _has_begun(item, facts)
+    return not told_by_target(ledger, facts)
 
 
 def keys_to_look_up(ledger: Ledger, facts: Facts, rows: Rows, now: datetime) -> list[str]:
@@ -69,23 +85,81 @@ def keys_to_look_up(ledger: Ledger, facts: Facts, rows: Rows, now: datetime) -> 
     ]
 
 
-def orphans_that_left(ledger: Ledger, facts: Facts, now: datetime) -> list[str]:
-    """The ids of claims nobody answers for whose rows have left.
+def to_supersede(spec: ScannerJobSpec, ledger: Ledger, facts: Facts, now: datetime) -> list[str]:
+    """The ids of launches that must be superseded before they can be settled.
 
-    They need no launch, but a late sender may still hold them: they must be superseded first, where
-    the target still remembers what was sent. Another broker than the one they were claimed for
-    cannot remember it.
+    Another broker or guard than the one they were claimed for knows nothing of them.
+    """
+    if facts.rows is None or endpoint_changed(ledger, facts):
+        return []
+    if guarded(ledger, facts):
+        return [item.id for item in ledger.outstanding if _to_give_up(item, spec, facts, now)]
+    return [item.id for item in ledger.outstanding if _orphan_that_left(item, facts, now)]
+
+
+def _orphan_that_left(item: Item, facts: Facts, now: datetime) -> bool:
+    """Whether this claim needs no launch, but a late sender may still hold it.
+
+    It can be superseded where the target still remembers what was sent.
     """
     within = facts.traits.resend_within
-    if facts.rows is None or within is None or endpoint_changed(ledger, facts):
-        return []
-    return [
-        item.id
-        for item in ledger.outstanding
-        if is_orphan(item, facts, now)
-        and now - item.first_claimed < within
-        and facts.rows.presence(item.key) is Presence.ABSENT
-    ]
+    remembered = within is not None and now - item.first_claimed < within
+    return remembered and is_orphan(item, facts, now) and _has_left(item, facts)
+
+
+def _to_give_up(item: Item, spec: ScannerJobSpec, facts: Facts, now: datetime) -> bool:
+    """Whether a guarded launch has lapsed, left its row, or outlived its message without a start.
+
+    To supersede does nothing to a launch that runs, whatever was known of it here.
+    """
+    seen = seen_of(item, facts)
+    if seen is not None and seen.fact in (*_TERMINAL, Fact.LAPSED, Fact.SUPERSEDED):
+        return False
+    if seen is not None and seen.fact is Fact.SILENT:
+        return True
+    if life_is_over(item, facts):
+        return seen is None or seen.fact is not Fact.RUNNING
+    return not _has_begun(item, facts) and (_has_left(item, facts) or _is_stale(item, spec, now))
+
+
+def _has_left(item: Item, facts: Facts) -> bool:
+    # That it is absent from another query than its own proves nothing.
+    absent = facts.rows is not None and facts.rows.presence(item.key) is Presence.ABSENT
+    return absent and item.query_hash is None
+
+
+def _is_stale(item: Item, spec: ScannerJobSpec, now: datetime) -> bool:
+    """Whether its message has expired, so that no worker will begin it."""
+    expires = spec.celery.expires if spec.celery else None
+    return expires is not None and item.first_claimed + expires + LATEST_START <= now
+
+
+def _has_begun(item: Item, facts: Facts) -> bool:
+    seen = seen_of(item, facts)
+    return seen is not None and seen.fact in _BEGUN
+
+
+def seen_of(item: Item, facts: Facts) -> Observation | None:
+    """What the target told of this launch; None if nothing."""
+    return (facts.observations or {}).get(item.id)
+
+
+def life_is_over(item: Item, facts: Facts) -> bool:
+    """Whether its life was over before it was looked for: else its end may not show yet."""
+    return item.until is not None and item.until <= facts.read_at
+
+
+def is_forgotten(item: Item, facts: Facts) -> bool:
+    """Whether it was sent, and nothing is left of it: neither a message nor a worker's record.
+
+    To send it again under its id is harmless, since whoever begins it first keeps it. A busy worker
+    may have it in store, though, so that it is sent less and less often.
+    """
+    seen = seen_of(item, facts)
+    if seen is None or seen.fact is not Fact.FORGOTTEN or item.phase is not Phase.LAUNCHED:
+        return False
+    rested = item.since + RESEND_FORGOTTEN * 2 ** min(item.sends - 1, 6) <= facts.read_at
+    return rested and not life_is_over(item, facts)
 
 
 def next_time(ledger: Ledger, traits: TargetTraits, now: datetime) -> timedelta | None:
@@ -134,6 +208,15 @@ def told_by_target(ledger: Ledger, facts: Facts) -> bool:
     return facts.traits.tells_outcomes and (was_there or "resultBackend" not in facts.endpoints)
 
 
+def guarded(ledger: Ledger, facts: Facts) -> bool:
+    """Whether what is out was launched under the present guard, so that its word is the evidence.
+
+    Not where the guard was only now added.
+    """
+    was_there = not ledger.endpoints or "guard" in ledger.endpoints
+    return facts.traits.guarded and was_there
+
+
 def is_orphan(item: Item, facts: Facts, now: datetime) -> bool:
     """Whether this claim may have been sent or not, with nobody about to say which."""
     if item.phase is not Phase.CLAIMED:
@@ -162,6 +245,6 @@ def _is_due(item: Item, now: datetime) -> bool:
 
 
 def _ended(item: Item, facts: Facts) -> bool:
-    seen = (facts.observations or {}).get(item.id)
-    ended = item.outstanding and seen is not None and seen.fact in _TERMINAL
-    return ended or is_gone(item, seen, facts.read_at)
+    seen = seen_of(item, facts)
+    ended = item.outstanding and seen is not None and seen.fact in (*_TERMINAL, *_ALARMING)
+    return ended or is_gone(item, seen, facts.read_at) or is_forgotten(item, facts)

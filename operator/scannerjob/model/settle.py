@@ -8,10 +8,10 @@ from scannerjob.model.book import Book
 from scannerjob.model.facts import Fact, Facts, Observation, Report
 from scannerjob.model.ledger import Item, Phase
 from scannerjob.model.limits import LATEST_SEND
-from scannerjob.model.reading import is_gone, told_by_target
+from scannerjob.model.reading import guarded, is_gone, life_is_over, seen_of, told_by_target
 from scannerjob.model.row import Presence, Rows
 
-_SENT = (Fact.ACCEPTED, Fact.STARTED, Fact.NOT_STARTED)
+_SENT = (Fact.ACCEPTED, Fact.STARTED, Fact.NOT_STARTED, Fact.RUNNING, Fact.SILENT, Fact.LAPSED)
 
 
 def settle(book: Book, facts: Facts) -> None:
@@ -33,14 +33,18 @@ def settle(book: Book, facts: Facts) -> None:
 
 
 def _settle_outstanding(book: Book, facts: Facts) -> None:
-    told = told_by_target(book.ledger, facts)
+    told, by_guard = told_by_target(book.ledger, facts), guarded(book.ledger, facts)
     for item in book:
-        if item.outstanding:
+        if item.outstanding and by_guard:
+            _settle_guarded(book, _adopted(book, item, facts.rows), facts)
+        elif item.outstanding:
             _settle(book, _adopted(book, item, facts.rows), facts, told)
+    if by_guard:
+        return
     # Last: whether the others worked meanwhile must not depend on the order of the items.
     for item in book:
-        if item.outstanding and facts.rows is not None and _lapsed(item, facts):
-            _lapse(book, item, _seen(item, facts))
+        if item.outstanding and facts.rows is not None and life_is_over(item, facts):
+            _lapse(book, item, seen_of(item, facts))
 
 
 def _never_came(item: Item, seen: Observation | None, read_at: datetime) -> bool:
@@ -84,7 +88,7 @@ def _adopted(book: Book, item: Item, rows: Rows | None) -> Item:
 
 
 def _settle(book: Book, item: Item, facts: Facts, told: bool) -> None:
-    seen = _seen(item, facts)
+    seen = seen_of(item, facts)
     if seen is not None and seen.fact is Fact.SUCCEEDED:
         book.succeed(item)
     elif facts.rows is not None:
@@ -93,11 +97,11 @@ def _settle(book: Book, item: Item, facts: Facts, told: bool) -> None:
 
 
 def _settle_by_row(book: Book, item: Item, facts: Facts, presence: Presence, told: bool) -> None:
-    seen = _seen(item, facts)
+    seen = seen_of(item, facts)
     failed = seen is not None and seen.fact is Fact.FAILED
     gone = is_gone(item, seen, facts.read_at)
     left = presence is Presence.ABSENT
-    if left and not failed and (gone or _lapsed(item, facts)):
+    if left and not failed and (gone or life_is_over(item, facts)):
         book.succeed(item, ran=False)
     elif left and (failed or _leaving_settles(item, facts, told)):
         book.succeed(item)
@@ -107,13 +111,25 @@ def _settle_by_row(book: Book, item: Item, facts: Facts, presence: Presence, tol
         book.lose(item, seen.reason or "Gone")
 
 
-def _seen(item: Item, facts: Facts) -> Observation | None:
-    return (facts.observations or {}).get(item.id)
-
-
-def _lapsed(item: Item, facts: Facts) -> bool:
-    """Whether its life was over before it was looked for: else its end may not show yet."""
-    return item.until is not None and item.until <= facts.read_at
+def _settle_guarded(book: Book, item: Item, facts: Facts) -> None:
+    """By the guard's word alone: that nothing of it runs any more is proven, or it is held."""
+    seen = seen_of(item, facts)
+    if seen is None or (seen.fact is not Fact.SUCCEEDED and facts.rows is None):
+        return
+    left = facts.rows is not None and _presence(item, facts.rows) is Presence.ABSENT
+    match seen.fact:
+        case Fact.SUCCEEDED:
+            book.succeed(item)
+        case Fact.FAILED | Fact.LAPSED if left:
+            book.succeed(item)
+        case Fact.FAILED:
+            book.fail(item, seen.reason or "Failed")
+        case Fact.LAPSED:
+            book.lose(item, "LeaseLapsed")
+        case Fact.SUPERSEDED if left:
+            book.succeed(item, ran=False)
+        case Fact.SUPERSEDED:
+            book.lose_unstarted(item)
 
 
 def _presence(item: Item, rows: Rows) -> Presence:

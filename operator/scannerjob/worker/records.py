@@ -107,6 +107,9 @@ class Store(Protocol):
     ) -> bool:
         """End this execution as DONE, FAILED or RETRYING (in `delay` seconds); tell who listens.
 
+        Or as QUEUED: its message goes back to the broker, and is to be executed as if for the first
+        time.
+
         False, and nothing changes, if it does not hold its launch: the record is RUNNING under
         another owner, or in a state that is neither RUNNING nor QUEUED, unless it is what this
         would write. A record that is gone is written.

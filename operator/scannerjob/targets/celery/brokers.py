@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from functools import partial
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from sqlalchemy import URL
@@ -15,22 +15,30 @@ from scannerjob.model.spec import NO_TIME, ScannerJobSpec
 from scannerjob.model.spec import CeleryTarget as CelerySpec
 from scannerjob.ports import ConfigurationError, naming
 from scannerjob.targets.celery.amqp_broker import AmqpBroker
+from scannerjob.targets.celery.database import open_engine
 from scannerjob.targets.celery.endpoint import Endpoint
-from scannerjob.targets.celery.event_streams import AmqpEvents, RedisEvents
+from scannerjob.targets.celery.event_streams import AmqpEvents, RedisEnds, RedisEvents, SqlEnds
 from scannerjob.targets.celery.events import EventStream, Listener, Watch
+from scannerjob.targets.celery.guard import Guard
 from scannerjob.targets.celery.messages import reserved_headers
 from scannerjob.targets.celery.outcomes import Outcomes, RedisResults, SqlResults
 from scannerjob.targets.celery.publisher import Publisher
 from scannerjob.targets.celery.redis_broker import RedisBroker
+from scannerjob.targets.celery.redis_client import open_redis
 from scannerjob.targets.celery.server_urls import amqp_tls, redis_tls
 from scannerjob.targets.celery.sql_broker import SqlBroker
 from scannerjob.targets.celery.target import CeleryTarget
 from scannerjob.tls import CertificateFiles, database_arguments
 from scannerjob.urls import parse_database_url
+from scannerjob.worker.redis_store import RedisStore
+
+if TYPE_CHECKING:
+    from scannerjob.worker.sql_store import SqlStore
 
 _BROKER = "spec.celery.broker"
 _RESULT_BACKEND = "spec.celery.resultBackend"
-_KINDS = {_BROKER: "broker", _RESULT_BACKEND: "result backend"}
+_GUARD = "spec.celery.guard"
+_KINDS = {_BROKER: "broker", _RESULT_BACKEND: "result backend", _GUARD: "guard"}
 
 _BROKERS = "redis://, rediss://, amqp://, amqps:// or sqla+DATABASE_URL"
 # What AMQP has room for; a whole header must fit into one frame.
@@ -40,6 +48,8 @@ _READABLE_RESULTS = (
     "redis://, rediss:// or db+DATABASE_URL (results sent over a broker reach their caller only)"
 )
 _SENT_BACK = ("rpc", "amqp", "amqps", "pyamqp")
+# How long, in seconds, a guard's store on Redis may take for one answer.
+_PATIENCE = 5.0
 
 _EVENTS: Mapping[str, Callable[[Endpoint], EventStream]] = {
     "redis": RedisEvents,
@@ -51,7 +61,7 @@ _EVENTS: Mapping[str, Callable[[Endpoint], EventStream]] = {
 
 # A URL, and the certificates with which it is gone to.
 _Place = tuple[str, CertificateFiles | None]
-_Shared = TypeVar("_Shared", Publisher, Outcomes)
+_Shared = TypeVar("_Shared", Publisher, Outcomes, Guard)
 
 
 def _nobody() -> None:
@@ -70,7 +80,8 @@ class Brokers:
         # the threads that hang are counted together.
         self._publishers: WeakValueDictionary[_Place, Publisher] = WeakValueDictionary()
         self._outcomes: WeakValueDictionary[_Place, Outcomes] = WeakValueDictionary()
-        self._listeners: WeakKeyDictionary[Publisher, Listener] = WeakKeyDictionary()
+        self._guards: WeakValueDictionary[_Place, Guard] = WeakValueDictionary()
+        self._listeners: WeakKeyDictionary[Publisher | Guard, Listener] = WeakKeyDictionary()
         self._silent: set[str] = set()
 
     def open(
@@ -80,8 +91,10 @@ class Brokers:
         spec: ScannerJobSpec,
         wake: Callable[[], None] = _nobody,
         *,
+        guard_url: str | None = None,
         broker_files: CertificateFiles | None = None,
         result_backend_files: CertificateFiles | None = None,
+        guard_files: CertificateFiles | None = None,
     ) -> CeleryTarget:
         """The target of a ScannerJob whose Secrets hold these. Connects to nothing yet.
 
@@ -97,8 +110,17 @@ class Brokers:
         if result_backend_url is not None:
             place = result_backend_url.strip(), result_backend_files
             outcomes = _shared(self._outcomes, place, self._results)
-        watch = self._watch(publisher, wake)
-        return CeleryTarget(publisher, outcomes, spec.celery, _life_margin(broker_url, spec), watch)
+        guard = None
+        if guard_url is not None:
+            guard = _shared(self._guards, (guard_url.strip(), guard_files), self._guard)
+        return CeleryTarget(
+            publisher,
+            outcomes,
+            spec.celery,
+            _life_margin(broker_url, spec),
+            list(self._watches(publisher, guard, wake)),
+            guard,
+        )
 
     def close(self) -> None:
         """End the threads and their connections. A target that is used again connects again."""
@@ -106,6 +128,8 @@ class Brokers:
             publisher.close()
         for outcomes in self._outcomes.values():
             outcomes.close()
+        for guard in self._guards.values():
+            guard.close()
         for listener in self._listeners.values():
             listener.close()
 
@@ -139,15 +163,41 @@ class Brokers:
                 database, endpoint = self._database(_RESULT_BACKEND, url, bare, files)
                 return Outcomes(endpoint, partial(SqlResults, endpoint, database))
 
-    def _watch(self, publisher: Publisher, wake: Callable[[], None]) -> Watch | None:
-        """For the events of the broker that is published to; nothing where there are none."""
-        endpoint = publisher.endpoint
-        stream = _EVENTS.get(_scheme(endpoint.url))
-        if stream is None:
-            return None
-        if publisher not in self._listeners:
-            self._listeners[publisher] = Listener(endpoint, partial(stream, endpoint), self._silent)
-        return self._listeners[publisher].watch(wake)
+    def _guard(self, url: str, files: CertificateFiles | None) -> Guard:
+        if _scheme(url) in ("redis", "rediss"):
+            endpoint = self._redis(_GUARD, url, files)
+            return Guard(
+                endpoint,
+                lambda: RedisStore(open_redis(endpoint, socket_timeout=_PATIENCE)),
+                partial(RedisEnds, endpoint),
+            )
+        database, endpoint = self._database(_GUARD, url, url, files)
+
+        def connect() -> SqlStore:
+            from scannerjob.worker.sql_store import SqlStore
+
+            return SqlStore(open_engine(database, endpoint.tls))
+
+        return Guard(endpoint, connect, partial(SqlEnds, connect))
+
+    def _watches(
+        self, publisher: Publisher, guard: Guard | None, wake: Callable[[], None]
+    ) -> Iterator[Watch]:
+        """For what may tell that a task has ended: the guard, and the broker that is published to.
+
+        A guard tells it earlier, and of every task.
+        """
+        if guard:
+            yield self._watch(guard, guard.ends, wake)
+        elif stream := _EVENTS.get(_scheme(publisher.endpoint.url)):
+            yield self._watch(publisher, partial(stream, publisher.endpoint), wake)
+
+    def _watch(
+        self, server: Publisher | Guard, stream: Callable[[], EventStream], wake: Callable[[], None]
+    ) -> Watch:
+        if server not in self._listeners:
+            self._listeners[server] = Listener(server.endpoint, stream, self._silent)
+        return self._listeners[server].watch(wake)
 
     def _redis(self, field: str, url: str, files: CertificateFiles | None) -> Endpoint:
         with naming(field):
@@ -185,8 +235,6 @@ def _life_margin(broker_url: str, spec: ScannerJobSpec) -> timedelta:
 
 def _check(celery: CelerySpec) -> None:
     """Refuse what would be ignored, by us or by Celery."""
-    if celery.guard is not None:
-        raise _not_yet("spec.celery.guard")
     if (celery.exchange is None) != (celery.routing_key is None):
         raise _invalid("spec.celery", "set exchange and routingKey together, or only queue")
     _check_names(celery)
@@ -213,10 +261,6 @@ def _names(celery: CelerySpec) -> Iterator[tuple[str, str]]:
 
 def _refused(field: str, expected: str) -> ConfigurationError:
     return ConfigurationError("InvalidURL", f"{field}: the URL must begin with {expected}")
-
-
-def _not_yet(what: str) -> ConfigurationError:
-    return ConfigurationError("NotSupported", f"{what} is not supported yet by this version")
 
 
 def _invalid(field: str, problem: str) -> ConfigurationError:

@@ -1,19 +1,18 @@
-"""Celery's events: hints to look sooner at what is out, never evidence of what became of it.
+"""Hints that a task has ended: reasons to look sooner at what is out, never evidence of its fate.
 
-Workers that run with `-E` tell of each task that ends. Where they do not, where nobody hears it, or
-where it is not true, a look at the interval finds all the same.
+Workers tell of each task that ends, if they run with `-E` or have the guard. Where they do not,
+where nobody hears it, or where it is not true, a look at the interval finds all the same.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import random
 import threading
 import weakref
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Protocol
 from weakref import WeakValueDictionary
 
 from scannerjob.clock import boottime
@@ -22,10 +21,6 @@ from scannerjob.targets.celery.endpoint import Endpoint
 
 log = logging.getLogger(__name__)
 
-# Those after which a worker has nothing more to do with a task.
-_ENDS = frozenset({"task-succeeded", "task-failed", "task-revoked", "task-rejected"})
-# Workers send their events in groups of a few dozen; more than this is none of theirs.
-_MAX_BYTES = 1024 * 1024
 # A connection that has held for so many seconds was not one that fails each time.
 _HELD = 30.0
 
@@ -37,8 +32,11 @@ class EventStream(Protocol):
         """Connect, and have events sent from now on."""
         ...
 
-    def receive(self) -> Sequence[bytes | str]:
-        """What came, within about a second: often nothing. Raises if the broker is silent."""
+    def receive(self) -> Sequence[str]:
+        """The ids of tasks that ended, within about a second: often none.
+
+        Raises if the server is silent.
+        """
         ...
 
     def close(self) -> None:
@@ -87,10 +85,10 @@ class Watch:
 
 
 class Listener:
-    """Hears the events of one broker, for all ScannerJobs which launch there.
+    """Hears the events of one broker or guard, for all ScannerJobs that use it.
 
     Its thread begins with the first launch that is out, and ends with the last `Watch`. `silent`
-    has the brokers of which people were told that they cannot be heard.
+    has the servers of which people were told that they cannot be heard.
     """
 
     def __init__(
@@ -192,27 +190,7 @@ class _Ear(threading.Thread):
             if watch := reference():
                 watch.hint()
 
-    def _hint(self, messages: Iterable[bytes | str]) -> None:
-        for message in messages:
-            for each in ended(message):
-                if watch := self._watches.get(each):
-                    watch.hint()
-
-
-def ended(message: bytes | str) -> list[str]:
-    """The ids of the tasks that ended, by what one or more events say; none if they are garbage."""
-    if len(message) > _MAX_BYTES:
-        return []
-    try:
-        events = json.loads(message)
-    except (ValueError, RecursionError):
-        return []
-    group = events if isinstance(events, list) else [events]
-    return [event["uuid"] for event in group if _tells_end(event)]
-
-
-def _tells_end(event: Any) -> bool:
-    if not isinstance(event, dict):
-        return False
-    told, task_id = event.get("type"), event.get("uuid")
-    return isinstance(told, str) and told in _ENDS and isinstance(task_id, str)
+    def _hint(self, ids: Iterable[str]) -> None:
+        for each in ids:
+            if watch := self._watches.get(each):
+                watch.hint()

@@ -11,19 +11,21 @@ from typing import Any, Generic, Protocol, TypeVar
 from celery import Celery
 
 from scannerjob.model.facts import Fact, Send
+from scannerjob.model.ledger import Phase
 from scannerjob.model.spec import CeleryTarget as CelerySpec
 from scannerjob.targets.celery.delivery import Delivery
+from scannerjob.worker.records import HEADER
 
 _MAX_SHOWN = 1024
 
 
 @cache
 def reserved_headers() -> frozenset[str]:
-    """The headers that Celery sets itself.
+    """The headers that Celery sets itself, and ours.
 
     Set by an author, they would give a message another identity than the ledger knows it by.
     """
-    return frozenset(_new_app().amqp.as_task_v2("", "").headers) | {"compression"}
+    return frozenset(_new_app().amqp.as_task_v2("", "").headers) | {"compression", HEADER}
 
 
 def _new_app() -> Celery:
@@ -52,12 +54,16 @@ class CollectingChannel(Protocol[_Payload]):
 
 @dataclass(frozen=True, slots=True)
 class Message(Generic[_Payload]):
-    """A Celery message as its broker takes it, and the queue (or routing key) it goes to."""
+    """A Celery message as its broker takes it, and the queue (or routing key) it goes to.
+
+    `again`: it was put before, and is wanted once more.
+    """
 
     id: str
     sends: int
     queue: str
     payload: _Payload
+    again: bool = False
 
 
 class Composer(Generic[_Payload]):
@@ -79,9 +85,10 @@ class Composer(Generic[_Payload]):
         options = self._options(celery)
         messages = []
         for send in sends:
-            copies = self._copies(send, celery.task, options)
+            copies = self._copies(send, celery, options)
             if len(copies) == 1:
-                messages.append(Message(send.item.id, send.item.sends, *copies[0]))
+                again = send.item.phase is Phase.LAUNCHED
+                messages.append(Message(send.item.id, send.item.sends, *copies[0], again))
             else:
                 delivery.answer(send.item.id, Fact.NOT_SENT, _unroutable(celery, len(copies)))
         return messages
@@ -98,12 +105,11 @@ class Composer(Generic[_Payload]):
             "exchange": celery.exchange,
             "routing_key": celery.routing_key,
             "priority": celery.priority,
-            "headers": dict(celery.headers) or None,
         }
         return {name: value for name, value in options.items() if value is not None}
 
     def _copies(
-        self, send: Send, task: str, options: Mapping[str, Any]
+        self, send: Send, celery: CelerySpec, options: Mapping[str, Any]
     ) -> Sequence[tuple[str, _Payload]]:
         """The queue and the encoded message, for each queue that it would go to."""
         self._channel.collected = []
@@ -112,7 +118,7 @@ class Composer(Generic[_Payload]):
         # does Celery's way of showing the arguments.
         message = self._app.amqp.as_task_v2(
             send.item.id,
-            task,
+            celery.task,
             kwargs=values,
             expires=send.expires_at,
             time_limit=send.time_limit.total_seconds() if send.time_limit else None,
@@ -123,7 +129,13 @@ class Composer(Generic[_Payload]):
         )
         # An error does not mean that nothing was sent: the ledger decides what is repeated.
         self._app.amqp.send_task_message(
-            self._producer, task, message, retry=False, expiration=_expiration(send), **options
+            self._producer,
+            celery.task,
+            message,
+            headers={**celery.headers, HEADER: send.item.id},
+            retry=False,
+            expiration=_expiration(send),
+            **options,
         )
         return self._channel.collected
 

@@ -21,9 +21,11 @@ from scannerjob.model.spec import CeleryTarget as CelerySpec
 from scannerjob.targets.celery.delivery import Delivery
 from scannerjob.targets.celery.endpoint import Endpoint
 from scannerjob.targets.celery.messages import Composer, Message
+from scannerjob.worker import records
+from scannerjob.worker.redis_store import record_key
 
 # How long the record of a launch is kept after its last send.
-RETENTION = timedelta(hours=24)
+RETENTION = timedelta(seconds=records.RETENTION)
 _KEPT = int(RETENTION.total_seconds())
 _SUPERSEDED = b"superseded"
 
@@ -35,13 +37,14 @@ _TRANSPORT_OPTIONS = {"socket_connect_timeout": 5.0, "socket_timeout": 5.0}
 _MAX_BYTES_AT_ONCE = 1024 * 1024
 
 # A record per launch: a hash with the launch's state. The worker guard keeps its states in the same
-# record. The push comes last and its record is taken back if it fails, so that an error of any kind
-# proves that there is no message.
+# record, and may have made it before there was a message. The push comes last, and its record is
+# taken back if it fails, so that an error of any kind proves that there is no message.
 _PUT = """
 local record, queue = KEYS[1], KEYS[2]
-local message, sends, retention = ARGV[1], ARGV[2], ARGV[3]
-local state = redis.call('HGET', record, 'state')
-if state then
+local message, sends, retention, again = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local found = redis.call('HMGET', record, 'state', 'sends')
+local state, put = found[1], found[2]
+if state and (state ~= 'queued' or (put and again ~= '1')) then
   redis.call('EXPIRE', record, retention)
   return state
 end
@@ -49,7 +52,7 @@ redis.call('HSET', record, 'state', 'queued', 'sends', sends)
 redis.call('EXPIRE', record, retention)
 local pushed = redis.pcall('LPUSH', queue, message)
 if type(pushed) == 'table' and pushed.err then
-  redis.call('DEL', record)
+  if not put then redis.call('DEL', record) end
   return pushed
 end
 return 'queued'
@@ -65,11 +68,6 @@ end
 redis.call('EXPIRE', record, retention)
 return state
 """
-
-
-def record_key(launch_id: str) -> str:
-    """The key of the record of one launch."""
-    return f"scannerjob:launch:{launch_id}"
 
 
 class _Channel(kombu_redis.Channel):
@@ -137,6 +135,8 @@ class RedisBroker:
     def publish(self, sends: Sequence[Send], celery: CelerySpec, delivery: Delivery) -> None:
         """Put one message for each send whose launch has no record yet. Call `contact` before.
 
+        One that is known to be launched, and sent all the same, is put as long as nobody began it.
+
         A crash in here leaves messages of which the caller does not know; sending the same launches
         again finds their records.
         """
@@ -148,7 +148,8 @@ class RedisBroker:
         with self._redis.pipeline(transaction=False) as pipe:
             for message in batch:
                 keys = (record_key(message.id), message.queue)
-                pipe.evalsha(self._put, len(keys), *keys, message.payload, message.sends, _KEPT)
+                arguments = (message.payload, message.sends, _KEPT, int(message.again))
+                pipe.evalsha(self._put, len(keys), *keys, *arguments)
             delivery.hand_over([message.id for message in batch])
             replies = pipe.execute(raise_on_error=False)
         for message, reply in zip(batch, replies, strict=True):

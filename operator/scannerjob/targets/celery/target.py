@@ -3,30 +3,39 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
 
 from scannerjob.clock import boottime
-from scannerjob.model.facts import Backlog, Observation, Send, Sightings, TargetTraits
+from scannerjob.model.facts import Backlog, Fact, Observation, Send, Sightings, TargetTraits
 from scannerjob.model.ledger import Item
 from scannerjob.model.spec import CeleryTarget as CelerySpec
 from scannerjob.ports import TargetError
 from scannerjob.targets.celery.events import Watch
+from scannerjob.targets.celery.guard import Guard
 from scannerjob.targets.celery.outcomes import Outcomes
 from scannerjob.targets.celery.publisher import Publisher
 from scannerjob.targets.celery.redis_broker import RETENTION
+from scannerjob.worker.records import LEASE, State
+
+log = logging.getLogger(__name__)
 
 # Some time before its record may be gone, a launch is no longer sent again.
 _RESEND_WITHIN = RETENTION - timedelta(hours=1)
 # Seconds between two looks at the queue.
 _LOOK_EVERY, _AFTER_A_VAIN_LOOK = 10.0, 60.0
+# What only a worker with the guard tells.
+_BY_WORKERS = frozenset({Fact.RUNNING, Fact.STARTED, Fact.SUCCEEDED, Fact.FAILED})
+# A launch in these states needs no message.
+_NOT_TO_SEND = frozenset(State) - {State.QUEUED}
 
 
 class CeleryTarget:
     """Launches each row as one Celery task whose id is the launch's; a `scannerjob.ports.Target`.
 
     `life_margin`: how much longer than `expires` and `deadline` say a task may live on this broker.
-    `watch` is there where events may tell that a task has ended.
+    `watches` are there where something may tell that a task has ended.
     """
 
     def __init__(
@@ -35,7 +44,8 @@ class CeleryTarget:
         outcomes: Outcomes | None,
         celery: CelerySpec,
         life_margin: timedelta,
-        watch: Watch | None,
+        watches: Sequence[Watch],
+        guard: Guard | None = None,
     ) -> None:
         self._publisher = publisher
         self._outcomes = outcomes
@@ -44,44 +54,89 @@ class CeleryTarget:
         self._backlog: Backlog | None = None
         self._next_look = 0.0
         self._looking: asyncio.Task[None] | None = None
-        self._watch = watch
+        self._watches = watches
+        self._guard = guard
+        self._view = guard.view() if guard else None
+        self._guard_works = False
+        self._unplaced: dict[str, float] = {}
 
     @property
     def traits(self) -> TargetTraits:
         """As far as is known of the broker by now; see `observe`."""
         return TargetTraits(
             tells_outcomes=self._outcomes is not None,
-            resend_within=_RESEND_WITHIN if self._publisher.keeps_records else None,
+            resend_within=self._resend_within,
             republish=self._celery.on_uncertain_publish == "Republish",
             life_margin=self._life_margin,
+            guarded=self._guard is not None,
         )
 
     @property
+    def _resend_within(self) -> timedelta | None:
+        if self._guard:
+            # Whatever comes twice, it is begun once.
+            return timedelta.max
+        return _RESEND_WITHIN if self._publisher.keeps_records else None
+
+    @property
+    def _shares_records(self) -> bool:
+        """Whether a launch's record in the guard's store is written with its message."""
+        if self._guard is None or not self._publisher.keeps_records:
+            return False
+        return self._guard.endpoint.identity == self._publisher.endpoint.identity
+
+    @property
     def endpoints(self) -> Mapping[str, str]:
-        """The identities of the broker and of the result backend, if there is one."""
+        """The identities of the broker, and of the result backend and the guard's store, if any."""
         endpoints = {"broker": self._publisher.endpoint.identity}
         if self._outcomes:
             endpoints["resultBackend"] = self._outcomes.endpoint.identity
+        if self._guard:
+            endpoints["guard"] = self._guard.endpoint.identity
         return endpoints
 
     async def check(self) -> None:
-        """Make sure that the broker answers, within 10 seconds. Raises TargetError."""
+        """Make sure that broker and guard answer, within 10 seconds each. Raises TargetError."""
         await self._publisher.contact()
+        if self._guard:
+            await self._guard.supersede([])
 
     async def observe(self, ids: Collection[str]) -> Sightings:
-        """What the result backend knows of these launches; nothing without one.
+        """What guard and result backend know of these launches; nothing without either.
 
         The first call with anything outstanding also asks the broker whether it keeps records,
         which `traits` depend on: what a crash left behind can then be sent again in the same cycle.
         Events are no evidence: they make it look at the rows, no more. Raises TargetError.
         """
-        hinted = self._watch is not None and self._watch.take(ids)
+        hints = [watch.take(ids) for watch in self._watches]
         if not ids:
             return Sightings()
         await self._publisher.learn()
         self._look_at_queue()
-        outcomes = await self._outcomes.read(list(ids)) if self._outcomes else {}
-        return Sightings(outcomes, backlog=self._backlog, hinted=hinted)
+        seen = await self._outcomes.read(list(ids)) if self._outcomes else {}
+        if self._guard and self._view:
+            seen = _merged(seen, self._placed(await self._guard.read(list(ids), self._view)))
+        return Sightings(seen, backlog=self._backlog, hinted=any(hints))
+
+    def _placed(self, seen: Mapping[str, Observation]) -> dict[str, Observation]:
+        """What the guard told; of what waits for a worker, whether there is a message at all.
+
+        One that a killed worker had taken from the queue, and not begun, comes back after the
+        broker's own timeout, an hour on Redis, or never. Where no guard was seen at work yet, it
+        may as well be run by a worker that has none.
+        """
+        self._guard_works |= any(told.fact in _BY_WORKERS for told in seen.values())
+        waiting = {each for each, told in seen.items() if told.fact is Fact.ACCEPTED}
+        empty = self._backlog is not None and not self._backlog.waiting
+        nowhere = waiting if empty and self._guard_works else set()
+        now = boottime()
+        self._unplaced = {each: self._unplaced.get(each, now) for each in nowhere}
+        lost = {each for each, since in self._unplaced.items() if now - since > 2 * LEASE}
+        placed = {**seen, **{each: Observation(Fact.FORGOTTEN) for each in lost}}
+        if not self._shares_records:
+            # A record tells only that it was about to be sent.
+            placed = {each: told for each, told in placed.items() if told.fact is not Fact.ACCEPTED}
+        return placed
 
     def _look_at_queue(self) -> None:
         """Look at it now and then, and wait for nothing: a later call has the answer.
@@ -102,17 +157,69 @@ class CeleryTarget:
 
     async def launch(self, sends: Sequence[Send], deadline: float) -> Mapping[str, Observation]:
         """Publish one task per send, none after `deadline`; says of each what is known."""
-        if self._watch:
-            self._watch.expect([send.item.id for send in sends])
-        return await self._publisher.launch(sends, self._celery, deadline)
+        for watch in self._watches:
+            watch.expect([send.item.id for send in sends])
+        known = await self._register(sends)
+        unknown = [send for send in sends if send.item.id not in known]
+        return {**known, **await self._publisher.launch(unknown, self._celery, deadline)}
+
+    async def _register(self, sends: Sequence[Send]) -> Mapping[str, Observation]:
+        """Have the guard's store know of these before any worker can; gives those not to be sent.
+
+        A crash after this leaves records of what was never sent. They prove nothing.
+        """
+        if self._guard is None or self._shares_records:
+            return {}
+        try:
+            states = await self._guard.register([send.item.id for send in sends])
+        except TargetError as error:
+            return {send.item.id: Observation(Fact.NOT_SENT, str(error)) for send in sends}
+        return {each: _registered(state) for each, state in states.items() if state in _NOT_TO_SEND}
 
     async def supersede(self, ids: Collection[str]) -> Mapping[str, Observation]:
-        """On a Redis that evicts nothing: mark these, so that a late publish puts no message.
+        """Mark these, so that what still comes of them does nothing. Raises TargetError.
 
-        To be believed only within `traits.resend_within` of the first claim: an older record may be
-        gone, and its launch look like one that never was. Raises TargetError.
+        With a guard, whatever does not run now. Without one, on a Redis that evicts nothing, what
+        was never put: to be believed only within `traits.resend_within` of the first claim, since
+        an older record may be gone, and its launch look like one that never was.
         """
+        if self._guard and ids:
+            given_up = await self._guard.supersede(list(ids))
+            self._note_unguarded(given_up)
+            return given_up
         return await self._publisher.supersede(list(ids)) if ids else {}
+
+    def _note_unguarded(self, given_up: Mapping[str, Observation]) -> None:
+        unbegun = sum(seen.fact is Fact.SUPERSEDED for seen in given_up.values())
+        if unbegun and not self._guard_works:
+            log.warning(
+                "%s: %d launches are over, and no worker had told %s that it began them; is "
+                "scannerjob.worker.install called in the Celery app?",
+                self._celery.task,
+                unbegun,
+                self._guard and self._guard.endpoint,
+            )
 
     async def clean_up(self, outstanding: Collection[str], settled: Collection[Item]) -> None:
         """A task leaves nothing behind that is not its broker's or its backend's to remove."""
+
+
+def _merged(
+    outcomes: Mapping[str, Observation], by_guard: Mapping[str, Observation]
+) -> dict[str, Observation]:
+    """The guard's word, but for what has ended and it does not know of.
+
+    A worker without the guard reports its ends to the result backend alone.
+    """
+    merged = dict(by_guard)
+    for each, seen in outcomes.items():
+        told = merged.get(each)
+        unknown = told is None or told.fact in (Fact.ACCEPTED, Fact.FORGOTTEN)
+        if seen.fact is Fact.SUCCEEDED or (seen.fact is Fact.FAILED and unknown):
+            merged[each] = seen
+    return merged
+
+
+def _registered(state: State) -> Observation:
+    superseded = state is State.SUPERSEDED
+    return Observation(Fact.SUPERSEDED if superseded else Fact.ACCEPTED)

@@ -1,0 +1,107 @@
+"""Starting the heartbeat process beside a worker, and keeping it going."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import secrets
+import select
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+from scannerjob.worker import records
+
+ADDRESS = "SCANNERJOB_GUARD"
+"""The environment's variable that tells a worker's processes where its heartbeat process is."""
+
+# In seconds. How long a start may take; and how long one that ended is left alone.
+_START = 30.0
+_PAUSE = 1.0
+
+_logger = logging.getLogger(__name__)
+
+
+class Beside:
+    """The heartbeat process of this worker, started anew whenever it ends.
+
+    The socket it listens on is the worker's: connections that are made while there is none wait
+    for the next.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._process: subprocess.Popen[bytes] | None = None
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+    def start(self) -> None:
+        """Start it, and say in ADDRESS where it is. Raises OSError if that fails."""
+        os.environ.pop(ADDRESS, None)
+        # Of no file system, since that may be read-only; who connects must be the same user.
+        name = f"scannerjob-guard-{secrets.token_hex(16)}"
+        self._listener.bind(f"\0{name}")
+        self._listener.listen(1024)
+        self._start()
+        os.environ[ADDRESS] = name
+        # Only the worker's own end of the pipe tells that it lives.
+        os.register_at_fork(after_in_child=self._let_go)
+        threading.Thread(target=self._keep, name="guard-process", daemon=True).start()
+
+    def _start(self) -> None:
+        process = subprocess.Popen(
+            # With the very path of this process, so that it finds what is installed here.
+            [sys.executable, "-P", "-m", "scannerjob.worker.heartbeat"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            pass_fds=[self._listener.fileno()],
+            # A terminal's signals are for the worker, which ends its tasks first.
+            start_new_session=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        )
+        self._process = process
+        assert process.stdin
+        told = {
+            "url": self._url,
+            "lease": records.LEASE,
+            "beat": records.BEAT,
+            "listener": self._listener.fileno(),
+        }
+        try:
+            process.stdin.write(json.dumps(told).encode() + b"\n")
+            process.stdin.flush()
+            self._await_start(process)
+        except OSError:
+            process.kill()
+            process.wait()
+            raise
+
+    def _await_start(self, process: subprocess.Popen[bytes]) -> None:
+        assert process.stdout
+        with process.stdout as output:
+            ready, _, _ = select.select([output], [], [], _START)
+            if not ready or not output.read(1):
+                raise ChildProcessError("it did not start")
+
+    def _keep(self) -> None:
+        while True:
+            assert self._process
+            self._process.wait()
+            _logger.warning("the guard's heartbeat process has ended: it is started anew")
+            self._restart()
+
+    def _restart(self) -> None:
+        while True:
+            try:
+                return self._start()
+            except OSError as error:
+                _logger.warning("the guard's heartbeat process cannot be started: %s", error)
+                time.sleep(_PAUSE)
+
+    def _let_go(self) -> None:
+        if self._process and self._process.stdin:
+            with contextlib.suppress(OSError):
+                self._process.stdin.close()

@@ -1,0 +1,312 @@
+"""The guard's records in Redis or Valkey: one hash for each launch.
+
+Every method is one script, which is one round trip however many launches it is about. A change
+counts as made once the server that was asked has made it: what a failover or a restart without
+persistence then loses is lost, and `identity` tells. Redis 5 or newer; a cluster of several shards
+is not supported, since one script reads the records of many launches.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import redis
+from redis.exceptions import RedisError
+
+from scannerjob.worker.errors import StoreError
+from scannerjob.worker.records import RETENTION, Execution, Reading, Record, State
+
+ENDED_CHANNEL = "scannerjob:ended"
+"""Where the id of a launch is published once an execution of it has ended."""
+
+_logger = logging.getLogger(__name__)
+
+_Fields = Sequence[bytes | str | None]
+
+
+def record_key(launch_id: str) -> str:
+    """The key of the record of one launch."""
+    return f"scannerjob:launch:{launch_id}"
+
+
+# Before each script: the server's clock, and what a record is. Times are in milliseconds. Fields
+# which others keep in the same hash, such as the number of sends, are left as they are. A look
+# writes, too, so that a server which may not be written to does not answer: a replica that was the
+# master, or a master that has lost its replicas.
+_PRELUDE = """
+local retention = ARGV[1]
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+
+local function keep(key)
+  redis.call('EXPIRE', key, retention)
+end
+
+local function look(key)
+  keep(key)
+  local found = redis.call('HMGET', key, 'state', 'retries', 'owner', 'until')
+  local record = {state = found[1], retries = tonumber(found[2]) or 0, owner = found[3]}
+  record.running = record.state == 'running'
+  record.waiting = not record.state or record.state == 'queued'
+  record.lapsed = record.running and (tonumber(found[4]) or 0) <= now
+  return record
+end
+
+local function run(key, retries, owner, lease)
+  redis.call('HSET', key, 'state', 'running', 'retries', retries, 'owner', owner,
+             'until', now + lease)
+  redis.call('HDEL', key, 'reason', 'was')
+  keep(key)
+end
+
+local function contents(key)
+  return redis.call('HMGET', key, 'state', 'retries', 'owner', 'until', 'reason', 'was')
+end
+"""
+
+_CLAIM = """
+local key, retries, owner, lease = KEYS[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
+local record = look(key)
+local earlier = record.retries < retries
+local ours = record.owner == owner
+local abandoned = record.lapsed and record.retries == retries
+if record.waiting
+    or (record.running and (earlier or ours or abandoned))
+    or (record.state == 'retrying' and earlier) then
+  run(key, retries, owner, lease)
+  return 1
+end
+return 0
+"""
+
+# The places of those that have lost theirs.
+_RENEW = """
+local lease, lost = tonumber(ARGV[2]), {}
+for place, key in ipairs(KEYS) do
+  local retries, owner = ARGV[1 + 2 * place], ARGV[2 + 2 * place]
+  local record = look(key)
+  if record.waiting or (record.running and record.owner == owner) then
+    run(key, retries, owner, lease)
+  else
+    lost[#lost + 1] = place
+  end
+end
+return lost
+"""
+
+# A user who may not publish has its records changed all the same.
+_FINISH = """
+local key, retries, owner = KEYS[1], ARGV[2], ARGV[3]
+local state, reason, delay, channel, id = ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8]
+local record = look(key)
+if record.waiting or (record.running and record.owner == owner) then
+  redis.call('HSET', key, 'state', state, 'retries', retries, 'owner', owner, 'reason', reason)
+  redis.call('HDEL', key, 'until', 'was')
+  if delay ~= '' then
+    redis.call('HSET', key, 'until', now + tonumber(delay))
+  end
+  keep(key)
+  redis.pcall('PUBLISH', channel, id)
+  return 1
+end
+local written = record.state == state and record.retries == tonumber(retries)
+    and record.owner == owner and redis.call('HGET', key, 'reason') == reason
+return written and 1 or 0
+"""
+
+_HOLDS = """
+local key, owner = KEYS[1], ARGV[2]
+local record = look(key)
+return record.running and record.owner == owner and not record.lapsed and 1 or 0
+"""
+
+_REGISTER = """
+local states = {}
+for place, key in ipairs(KEYS) do
+  redis.call('HSETNX', key, 'state', 'queued')
+  keep(key)
+  states[place] = redis.call('HGET', key, 'state')
+end
+return states
+"""
+
+_READ = """
+local function told(section, field)
+  local info = redis.pcall('INFO', section)
+  return type(info) == 'string' and string.match(info, field .. ':(%w+)') or ''
+end
+
+local run, history = told('server', 'run_id'), told('replication', 'master_replid')
+local records = {}
+for place, key in ipairs(KEYS) do
+  keep(key)
+  records[place] = contents(key)
+end
+return {run, history, now, records}
+"""
+
+_SUPERSEDE = """
+local records = {}
+for place, key in ipairs(KEYS) do
+  local record = look(key)
+  if record.waiting or record.state == 'retrying' or record.lapsed then
+    redis.call('HSET', key, 'state', 'superseded')
+    redis.call('HDEL', key, 'until', 'was')
+    if record.state then
+      redis.call('HSET', key, 'was', record.state)
+    end
+  end
+  keep(key)
+  records[place] = contents(key)
+end
+return records
+"""
+
+
+class RedisStore:
+    """A `Store` in the database that `client` is connected to, and to be closed with it.
+
+    Records outlive their use by RETENTION, by a TTL of the key; a lease is a field and never a TTL,
+    so that one which has lapsed can be told from a record that was lost.
+    """
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._client = client
+        self._claim = _Script(client, _CLAIM)
+        self._renew = _Script(client, _RENEW)
+        self._finish = _Script(client, _FINISH)
+        self._holds = _Script(client, _HOLDS)
+        self._register = _Script(client, _REGISTER)
+        self._read = _Script(client, _READ)
+        self._supersede = _Script(client, _SUPERSEDE)
+        self._checked = False
+
+    def __str__(self) -> str:
+        told = self._client.connection_pool.connection_kwargs
+        place = told.get("path") or f"{told.get('host', 'localhost')}:{told.get('port', 6379)}"
+        return f"Redis {place}/{told.get('db') or 0}"
+
+    def claim(self, execution: Execution, lease: float) -> bool:
+        """See Store. Warns once of a server that may forget records."""
+        self._check()
+        arguments = execution.retries, execution.owner, _milliseconds(lease)
+        return bool(self._claim([execution.id], *arguments))
+
+    def renew(self, executions: Sequence[Execution], lease: float) -> set[str]:
+        """See Store."""
+        arguments = [part for each in executions for part in (each.retries, each.owner)]
+        ids = [each.id for each in executions]
+        return {ids[place - 1] for place in self._renew(ids, _milliseconds(lease), *arguments)}
+
+    def finish(
+        self, execution: Execution, state: State, reason: str = "", delay: float = 0.0
+    ) -> bool:
+        """See Store. The id is published on ENDED_CHANNEL in the same step."""
+        wait = _milliseconds(delay) if state is State.RETRYING else ""
+        arguments = execution.retries, execution.owner, state.value, reason, wait
+        return bool(self._finish([execution.id], *arguments, ENDED_CHANNEL, execution.id))
+
+    def holds(self, execution: Execution) -> bool:
+        """See Store. Raises, too, where the server may not be written to."""
+        return bool(self._holds([execution.id], execution.owner))
+
+    def register(self, ids: Sequence[str]) -> Mapping[str, State]:
+        """See Store."""
+        states = self._register(ids)
+        return {each: State(_text(state)) for each, state in zip(ids, states, strict=True)}
+
+    def read(self, ids: Sequence[str]) -> Reading:
+        """See Store. Raises StoreError where the server does not say which one it is.
+
+        `run_id` is another one after each start, even where nothing was lost: what a server wrote
+        to its disk last is not known. `master_replid` is another one once its data come from
+        elsewhere: it was made a replica, or a replica was made the master; `run_id` alone would not
+        tell of a server that was both, one after the other.
+        """
+        run, history, now, records = self._read(ids)
+        if not run or not history:
+            what = "tells us no run_id and master_replid: allow its user the command INFO"
+            raise StoreError(f"{self} {what} (ACL: +info)")
+        return Reading(f"{_text(run)} {_text(history)}", now / 1000, _records(ids, records))
+
+    def supersede(self, ids: Sequence[str]) -> Mapping[str, Record]:
+        """See Store."""
+        return _records(ids, self._supersede(ids))
+
+    def evicts(self) -> bool:
+        """Whether the server removes records when its memory is full, as far as it tells.
+
+        An execution that has ended looks then as if it had never begun.
+        """
+        memory: Mapping[str, Any] = self._client.info("memory")
+        limited = int(memory.get("maxmemory", 0)) > 0
+        return limited and memory.get("maxmemory_policy", "noeviction") != "noeviction"
+
+    def close(self) -> None:
+        """See Store."""
+        # With an error of its own where a server has gone.
+        try:
+            self._client.close()
+        except (RedisError, OSError) as error:
+            _logger.debug("%s: %s while closing", self, error)
+
+    def _check(self) -> None:
+        if self._checked:
+            return
+        try:
+            evicts = self.evicts()
+        except redis.ResponseError:
+            evicts = False  # not everybody may ask
+        self._checked = True
+        if evicts:
+            _logger.warning(
+                "%s removes records when its memory is full, and a task that has ended may then "
+                "run again: set its maxmemory-policy to noeviction, or use another for the guard",
+                self,
+            )
+
+
+class _Script:
+    """A script about the records of some launches; loaded where the server does not know it."""
+
+    def __init__(self, client: redis.Redis, body: str) -> None:
+        self._script = client.register_script(_PRELUDE + body)
+        self._pool = client.connection_pool
+
+    def __call__(self, ids: Sequence[str], *arguments: str | int) -> Any:
+        try:
+            return self._script([record_key(each) for each in ids], [int(RETENTION), *arguments])
+        except redis.ReadOnlyError:
+            # The master has become a replica: its name may lead to another server by now.
+            self._pool.disconnect(inuse_connections=False)
+            raise
+
+
+def _records(ids: Sequence[str], answers: Sequence[_Fields]) -> dict[str, Record]:
+    pairs = zip(ids, map(_record, answers), strict=True)
+    return {each: record for each, record in pairs if record}
+
+
+def _record(fields: _Fields) -> Record | None:
+    state, retries, owner, until, reason, was = map(_text, fields)
+    if not state:
+        return None
+    return Record(
+        state=State(state),
+        retries=int(retries or 0),
+        owner=owner,
+        until=int(until) / 1000 if until else None,
+        reason=reason,
+        was=State(was) if was else None,
+    )
+
+
+def _text(value: bytes | str | None) -> str:
+    """Of a client that decodes answers, or does not; nothing for a field that is not there."""
+    return value.decode() if isinstance(value, bytes) else value or ""
+
+
+def _milliseconds(seconds: float) -> int:
+    return round(seconds * 1000)

@@ -1,0 +1,88 @@
+"""Opening the guard's store by its URL. Every question to it ends within seconds, one way or other.
+
+Nothing is tried again by itself: the guard does that, and knows for how long.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from scannerjob.worker.errors import StoreError
+from scannerjob.worker.records import Store
+
+TIMEOUT = 5.0
+"""In seconds: how long a connection, and then an answer, is waited for."""
+
+_REDIS = "redis://[[USER]:PASSWORD@]HOST[:PORT][/NUMBER] (rediss:// with TLS)"
+_SQL = "postgresql://, mysql://, mariadb:// or sqlite:///PATH"
+_TLS_OPTIONS = frozenset(
+    {"ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs", "ssl_check_hostname"}
+)
+_NO = ("false", "no", "0", "off")
+
+
+def open_store(url: str, *, tls: Mapping[str, Any] | None = None) -> Store:
+    """The store that a URL names: Redis, or a database that SQLAlchemy can open.
+
+    It connects with the first question, and may be opened before a process forks. `tls` is what its
+    client is told of TLS, in the client's own words, in place of options in the URL. Raises
+    StoreError where the URL cannot be used, without any part of it.
+    """
+    scheme = url.strip().partition(":")[0]
+    if scheme in ("redis", "rediss"):
+        from scannerjob.worker.redis_store import RedisStore
+
+        return RedisStore(open_redis(url, tls=tls))
+    raise StoreError(f"the guard's URL must begin with {_REDIS}, {_SQL}")
+
+
+def open_redis(url: str, *, tls: Mapping[str, Any] | None = None) -> redis.Redis:
+    """A client of the Redis that a URL names; it connects with the first question.
+
+    See `open_store` for the rest.
+    """
+    url = url.strip()
+    address, _, query = url.partition("?")
+    options = dict(parse_qsl(query)) if tls is None else {}
+    _check_redis(url, options)
+    return redis.Redis.from_url(
+        address,
+        **(_tls(options) if tls is None and url.startswith("rediss") else tls or {}),
+        socket_connect_timeout=TIMEOUT,
+        socket_timeout=TIMEOUT,
+        socket_keepalive=True,
+        retry=Retry(NoBackoff(), 0),
+    )
+
+
+def _check_redis(url: str, options: Mapping[str, str]) -> None:
+    try:
+        parts = urlsplit(url)
+        readable = parts.port != 0 and (parts.path.strip("/") or "0").isdecimal()
+    except ValueError:
+        readable = False
+    # An @ elsewhere belongs to a password that was not encoded.
+    if not readable or url.count("@") != ("@" in parts.netloc) or parts.fragment:
+        what = "special characters in USER and PASSWORD percent-encoded (@ is %40, / is %2F)"
+        raise StoreError(f"the guard's URL cannot be read: expected {_REDIS}, {what}")
+    if options and parts.scheme == "redis":
+        raise StoreError("the guard's URL has options of TLS: it must begin with rediss://")
+    if not _TLS_OPTIONS.issuperset(options):
+        known = ", ".join(sorted(_TLS_OPTIONS))
+        raise StoreError(f"the guard's URL has options beside {known}")
+
+
+def _tls(options: Mapping[str, str]) -> dict[str, Any]:
+    """In redis-py's words; the host is checked unless the URL says otherwise, in all versions."""
+    # Celery writes CERT_NONE where redis-py has none.
+    demand = options.get("ssl_cert_reqs", "required").lower().removeprefix("cert_")
+    if demand not in ("required", "optional", "none"):
+        raise StoreError("the guard's URL has an ssl_cert_reqs beside required, optional, none")
+    checked = options.get("ssl_check_hostname", "yes").lower() not in _NO and demand != "none"
+    return {**options, "ssl_cert_reqs": demand, "ssl_check_hostname": checked}
