@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from scannerjob.model import conditions
-from scannerjob.model.facts import Decision, Facts, Hold, Report
+from scannerjob.model.facts import Decision, Fact, Facts, Hold, Report
 from scannerjob.model.ledger import Ledger
 from scannerjob.model.reading import (
     free_slots,
@@ -100,7 +100,8 @@ class Observer:
             seen = await target.observe([item.id for item in ledger.outstanding])
         except TargetError as error:
             return replace(facts, hold=self.target_failed(error.reason, str(error)))
-        self.workers.note(seen.backlog, ledger, now)
+        busy = any(told.fact is Fact.RUNNING for told in seen.observations.values())
+        self.workers.note(seen.backlog, ledger, now, busy=busy)
         if seen.hinted:
             self.look_soon()
         return replace(

@@ -29,10 +29,15 @@ class WorkerWatch:
             return Workers(self._last.queue, self._unseen_since, counted)
         return None if self._in_need else Workers("", None, counted=False)
 
-    def note(self, backlog: Backlog | None, ledger: Ledger, now: datetime) -> None:
-        """Take in what the broker told; None where that is not known, or where nothing is out."""
+    def note(
+        self, backlog: Backlog | None, ledger: Ledger, now: datetime, *, busy: bool = False
+    ) -> None:
+        """Take in what the broker told; None where that is not known, or where nothing is out.
+
+        `busy`: some worker holds a lease on a launch.
+        """
         self._in_need = _in_need(ledger)
-        if not self._in_need:
+        if busy or not self._in_need:
             self._unseen_since = None
         elif backlog is not None:
             self._compare(backlog, ledger, now)

@@ -57,8 +57,11 @@ def test_no_url_is_shown_that_never_works(
         *wrong_servers("results", "redis://", "/0", impostors),
         *wrong_servers("results", "db+postgresql://", "/app", impostors),
         *wrong_servers("results", "db+mysql://", "/app", impostors),
+        *_some(wrong_servers("guard", "redis://", "/0", impostors), "hole", "tattler"),
+        *_some(wrong_servers("guard", "postgresql://", "/app", impostors), "tattler"),
         *malformed("database", "postgresql"),
         *malformed("database", "sqlite"),
+        *malformed("guard", "redis"),
         *malformed("broker", "redis"),
         *malformed("broker", "amqp"),
         *malformed("broker", "amqps"),
@@ -78,6 +81,9 @@ def test_no_url_is_shown_that_never_works(
         *refused("results", "redis://", *in_redis),
         *refused("results", "db+postgresql://", *in_postgres),
         *refused("results", "db+mysql://", *in_mariadb),
+        *_some(refused("guard", "redis://", *in_redis), "wrong-password"),
+        *_some(refused("guard", "postgresql://", *in_postgres), "wrong-password"),
+        *_some(refused("guard", "mysql://", *in_mariadb), "wrong-password"),
         *_tls_where_there_is_none(postgres, mariadb, redis),
     ]
     with household.run([household.job(each) for each in urls]) as process:
@@ -181,6 +187,9 @@ def test_no_password_is_shown_when_servers_freeze_and_die(
         SecretUrl("redis", "results", redis, _place(locked_redis)),
         SecretUrl("postgresql", "results", f"db+{postgres}", _place(postgres_server)),
         SecretUrl("mysql", "results", f"db+{mariadb}", _place(mariadb_server)),
+        SecretUrl("redis", "guard", redis, _place(locked_redis)),
+        SecretUrl("postgresql", "guard", postgres, _place(postgres_server)),
+        SecretUrl("mysql", "guard", mariadb, _place(mariadb_server)),
     ]
     with household.run([_job_that_works(household, each) for each in urls]) as process:
         _wait(partial(_all_ready, household, process, urls))

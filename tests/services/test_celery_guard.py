@@ -95,7 +95,7 @@ def test_what_a_worker_does_with_a_launch_is_seen(guarded: CeleryTarget, worker:
         assert worker.claim(execution(send), 600)
     worker.finish(execution(retries), State.RETRYING, delay=60)
     worker.finish(execution(done), State.DONE)
-    worker.finish(execution(failed), State.FAILED, "ValueError: no such page")
+    worker.finish(execution(failed), State.FAILED, "ValueError: no\npage at http://me:secret@host")
 
     seen = told(guarded, ids_of(sends))
 
@@ -105,7 +105,7 @@ def test_what_a_worker_does_with_a_launch_is_seen(guarded: CeleryTarget, worker:
         done.item.id: Fact.SUCCEEDED,
         failed.item.id: Fact.FAILED,
     }
-    assert seen[failed.item.id].reason == "ValueError: no such page"
+    assert seen[failed.item.id].reason == "ValueError: no page at http://***@host"
     # That it is registered does not say that it was sent.
     assert waits.item.id not in seen
 

@@ -10,6 +10,7 @@ FIELDS = {
     "database": "spec.database",
     "broker": "spec.celery.broker",
     "results": "spec.celery.resultBackend",
+    "guard": "spec.celery.guard",
 }
 
 

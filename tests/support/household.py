@@ -21,6 +21,7 @@ _CHANGES = {
     "database": "database",
     "broker": "celery__broker",
     "results": "celery__resultBackend",
+    "guard": "celery__guard",
 }
 
 

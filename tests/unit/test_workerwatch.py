@@ -82,3 +82,14 @@ def test_nobody_is_missed_where_nothing_is_launched() -> None:
 
 def test_what_could_not_be_seen_changes_nothing() -> None:
     assert unseen_since((rabbit(0), OUT), (None, OUT)) == ago(300)
+
+
+def test_a_lease_shows_a_worker_though_nothing_is_taken() -> None:
+    watch = WorkerWatch()
+    watch.note(redis(2), OUT, NOW)
+    watch.note(redis(2), OUT, NOW + timedelta(seconds=10), busy=True)
+    assert watch.seen
+    assert watch.seen.unseen_since is None
+
+    watch.note(redis(2), OUT, NOW + timedelta(seconds=20))
+    assert watch.seen.unseen_since == NOW + timedelta(seconds=20)

@@ -20,7 +20,7 @@ TIMEOUT = 5.0
 """In seconds: how long a connection, and then an answer, is waited for."""
 
 _REDIS = "redis://[[USER]:PASSWORD@]HOST[:PORT][/NUMBER] (rediss:// with TLS)"
-_SQL = "postgresql://, mysql://, mariadb:// or sqlite:///PATH"
+_SQL = ("postgresql", "postgres", "mysql", "mariadb", "sqlite")
 _TLS_OPTIONS = frozenset(
     {"ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs", "ssl_check_hostname"}
 )
@@ -39,7 +39,20 @@ def open_store(url: str, *, tls: Mapping[str, Any] | None = None) -> Store:
         from scannerjob.worker.redis_store import RedisStore
 
         return RedisStore(open_redis(url, tls=tls))
-    raise StoreError(f"the guard's URL must begin with {_REDIS}, {_SQL}")
+    if scheme.partition("+")[0] in _SQL:
+        return _open_sql(url, tls)
+    databases = ", ".join(f"{name}://" for name in _SQL)
+    raise StoreError(f"the guard's URL must begin with redis://, rediss://, {databases}")
+
+
+def _open_sql(url: str, tls: Mapping[str, Any] | None) -> Store:
+    try:
+        from scannerjob.worker.sql_engine import open_engine
+        from scannerjob.worker.sql_store import SqlStore
+    except ImportError:
+        what = "the guard's URL is that of a database, and SQLAlchemy is not installed"
+        raise StoreError(f"{what}: pip install 'sqlalchemy>=2' and the database's driver") from None
+    return SqlStore(open_engine(url, tls=tls, timeout=TIMEOUT), timeout=TIMEOUT)
 
 
 def open_redis(url: str, *, tls: Mapping[str, Any] | None = None) -> redis.Redis:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from sqlalchemy import URL
@@ -15,7 +15,6 @@ from scannerjob.model.spec import NO_TIME, ScannerJobSpec
 from scannerjob.model.spec import CeleryTarget as CelerySpec
 from scannerjob.ports import ConfigurationError, naming
 from scannerjob.targets.celery.amqp_broker import AmqpBroker
-from scannerjob.targets.celery.database import open_engine
 from scannerjob.targets.celery.endpoint import Endpoint
 from scannerjob.targets.celery.event_streams import AmqpEvents, RedisEnds, RedisEvents, SqlEnds
 from scannerjob.targets.celery.events import EventStream, Listener, Watch
@@ -31,9 +30,8 @@ from scannerjob.targets.celery.target import CeleryTarget
 from scannerjob.tls import CertificateFiles, database_arguments
 from scannerjob.urls import parse_database_url
 from scannerjob.worker.redis_store import RedisStore
-
-if TYPE_CHECKING:
-    from scannerjob.worker.sql_store import SqlStore
+from scannerjob.worker.sql_engine import open_engine
+from scannerjob.worker.sql_store import SqlStore
 
 _BROKER = "spec.celery.broker"
 _RESULT_BACKEND = "spec.celery.resultBackend"
@@ -48,7 +46,7 @@ _READABLE_RESULTS = (
     "redis://, rediss:// or db+DATABASE_URL (results sent over a broker reach their caller only)"
 )
 _SENT_BACK = ("rpc", "amqp", "amqps", "pyamqp")
-# How long, in seconds, a guard's store on Redis may take for one answer.
+# How long, in seconds, a guard's store may take for one answer.
 _PATIENCE = 5.0
 
 _EVENTS: Mapping[str, Callable[[Endpoint], EventStream]] = {
@@ -174,9 +172,8 @@ class Brokers:
         database, endpoint = self._database(_GUARD, url, url, files)
 
         def connect() -> SqlStore:
-            from scannerjob.worker.sql_store import SqlStore
-
-            return SqlStore(open_engine(database, endpoint.tls))
+            text = database.render_as_string(hide_password=False)
+            return SqlStore(open_engine(text, tls=endpoint.tls, timeout=_PATIENCE))
 
         return Guard(endpoint, connect, partial(SqlEnds, connect))
 

@@ -10,7 +10,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import uuid4
 
 from celery.events import event_exchange
@@ -21,9 +21,7 @@ from scannerjob.targets.celery.amqp_connection import leave, open_amqp
 from scannerjob.targets.celery.endpoint import Endpoint
 from scannerjob.targets.celery.redis_client import open_redis
 from scannerjob.worker.redis_store import ENDED_CHANNEL
-
-if TYPE_CHECKING:
-    from scannerjob.worker.sql_store import SqlStore
+from scannerjob.worker.sql_store import SqlStore
 
 # How long a connection may wait for an answer; and for events, before it looks after itself.
 _PATIENCE = 5.0

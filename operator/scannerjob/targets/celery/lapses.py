@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from scannerjob.model.facts import Fact, Observation
+from scannerjob.targets.celery.failures import failed
 from scannerjob.worker.records import BEAT, LEASE, Reading, Record, State
 
 # How long a store must have been read without a gap, in seconds.
@@ -149,7 +150,7 @@ def _has_lapsed(record: Record, now: float) -> bool:
 def observation(record: Record) -> Observation:
     """What a record says by itself."""
     if record.state is State.FAILED:
-        return Observation(Fact.FAILED, record.reason or None)
+        return failed(record.reason)
     if record.state is State.SUPERSEDED:
         ran = record.was in (State.RUNNING, State.RETRYING)
         return Observation(Fact.LAPSED, "its worker died") if ran else Observation(Fact.SUPERSEDED)

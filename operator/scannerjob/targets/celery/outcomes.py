@@ -14,14 +14,13 @@ from scannerjob.clock import boottime
 from scannerjob.model.facts import Fact, Observation
 from scannerjob.targets.celery.database import open_engine
 from scannerjob.targets.celery.endpoint import Endpoint
+from scannerjob.targets.celery.failures import failed
 from scannerjob.targets.celery.lane import Lane
 from scannerjob.targets.celery.redis_client import open_redis
-from scannerjob.urls import without_userinfo
 
 # How long all that is asked in one go may take.
 _PATIENCE = 10.0
 _IDS_AT_ONCE = 1000
-_MAX_REASON = 200
 
 _JSON = json.JSONDecoder()
 _FAILURE = "FAILURE"
@@ -138,22 +137,15 @@ def _decode(task_id: str, content: bytes | None) -> Observation | None:
         return None
     status = meta.get("status")
     if status == _FAILURE:
-        return _failed(_exception(meta.get("result")))
+        return failed(_exception(meta.get("result")))
     return _SEEN.get(status) if isinstance(status, str) else None
 
 
 def _stored(status: str | None, trace: str | None) -> Observation | None:
     """What a row of the table says."""
     if status == _FAILURE:
-        return _failed((trace or "").strip().rpartition("\n")[2])
+        return failed((trace or "").strip().rpartition("\n")[2])
     return _SEEN.get(status or "")
-
-
-def _failed(reason: str) -> Observation:
-    # A task may have quoted a URL that it was given.
-    reason = without_userinfo(reason)
-    printable = "".join(each if each.isprintable() else " " for each in reason)
-    return Observation(Fact.FAILED, " ".join(printable.split())[:_MAX_REASON] or "the task failed")
 
 
 def _exception(result: Any) -> str:

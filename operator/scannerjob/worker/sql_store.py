@@ -1,0 +1,348 @@
+"""The guard's records in a database: one row for each launch.
+
+Every change of a record is one statement (autocommit), which finds its row only where the change
+is allowed: no lock is ever held between two round trips. Where a method is several statements, any
+of its launches is changed by one of them, and a crash between two is as if it came before the rest.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+from uuid import uuid4
+
+from sqlalchemy import (
+    BigInteger,
+    Connection,
+    Engine,
+    Row,
+    String,
+    Table,
+    Update,
+    and_,
+    delete,
+    insert,
+    literal_column,
+    null,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.sql import ColumnElement
+
+from scannerjob.worker.records import RETENTION, Execution, Reading, Record, State
+from scannerjob.worker.sql_engine import within
+from scannerjob.worker.sql_tables import CLOCKS, SERVERS, create_tables, identity, launch
+
+_Result = TypeVar("_Result")
+
+# Rows are kept for twice as long as they must be, so that reading them seldom has to write.
+_KEPT = round(2 * RETENTION * 1000)
+_PRUNE_EVERY = 3600.0  # seconds
+_MAX_REASON = 1000
+_MAX_ENDED = 10_000
+_is = launch.c
+
+
+class SqlStore:
+    """A `Store` in two tables, `scannerjob_launch*`, which the first call creates.
+
+    `engine` commits each statement by itself; see `open_engine`. No call takes more than `timeout`
+    seconds. Times in the tables are milliseconds by the database's clock.
+    """
+
+    def __init__(self, engine: Engine, *, timeout: float = 5.0) -> None:
+        self._engine, self._timeout = engine, timeout
+        dialect = "mysql" if engine.dialect.name == "mariadb" else engine.dialect.name
+        self._now: ColumnElement[int] = literal_column(CLOCKS[dialect], BigInteger)
+        self._server: ColumnElement[str] = literal_column(SERVERS[dialect], String)
+        self._prepared = False
+        self._prune_at = time.monotonic() + _PRUNE_EVERY
+
+    def __str__(self) -> str:
+        url = self._engine.url
+        port = f":{url.port}" if url.port else ""
+        return f"{url.get_backend_name()} {url.host or ''}{port}/{url.database}"
+
+    def claim(self, execution: Execution, lease: float) -> bool:
+        """See Store."""
+        earlier = _is.retries < execution.retries
+        abandoned = and_(_is.retries == execution.retries, _is.until <= self._now)
+        free = or_(
+            _is.state == State.QUEUED.value,
+            and_(
+                _is.state == State.RUNNING.value,
+                or_(earlier, _is.owner == execution.owner, abandoned),
+            ),
+            and_(_is.state == State.RETRYING.value, earlier),
+        )
+        values = self._running(execution, lease)
+        return self._ask(lambda connection: _write(connection, execution.id, free, values))
+
+    def renew(self, executions: Sequence[Execution], lease: float) -> set[str]:
+        """See Store. One statement, as long as no record is gone and none is lost."""
+        return self._ask(lambda connection: self._renew(connection, executions, lease))
+
+    def finish(
+        self, execution: Execution, state: State, reason: str = "", delay: float = 0.0
+    ) -> bool:
+        """See Store. Who wants to know of it asks `ended_since`; of `reason` 1000 letters stay."""
+        reason = reason.replace("\0", "")[:_MAX_REASON]
+        until = self._now + _milliseconds(delay) if state is State.RETRYING else null()
+        values = self._values(
+            state, execution, until=until, reason=reason, was=null(), ended=self._now
+        )
+        wanted = (state, execution.retries, execution.owner, reason)
+
+        def end(connection: Connection) -> bool:
+            if _write(connection, execution.id, _held_by(execution), values):
+                return True
+            found = _look(connection, [execution.id]).get(execution.id)
+            return found is not None and _told(found) == wanted
+
+        return self._ask(end)
+
+    def holds(self, execution: Execution) -> bool:
+        """See Store."""
+        live = and_(
+            _is.id == execution.id,
+            _is.state == State.RUNNING.value,
+            _is.owner == execution.owner,
+            _is.until > self._now,
+        )
+        question = select(_is.id).where(live)
+        return self._ask(lambda connection: connection.execute(question).first() is not None)
+
+    def register(self, ids: Sequence[str]) -> Mapping[str, State]:
+        """See Store."""
+
+        def have(connection: Connection) -> Mapping[str, State]:
+            found = _look(connection, ids)
+            missing = [each for each in ids if each not in found]
+            if missing:
+                self._insert(connection, missing, State.QUEUED)
+                found = _look(connection, ids)
+            return {each: found[each].state for each in ids}
+
+        return self._ask(have)
+
+    def read(self, ids: Sequence[str]) -> Reading:
+        """See Store. `identity` is that of the tables and of the server.
+
+        Both are told of: tables that were dropped, and a server that was begun anew or has taken
+        another's place. A backup that was put back under a running server is not noticed.
+        """
+        return self._ask(lambda connection: self._read(connection, ids))
+
+    def supersede(self, ids: Sequence[str]) -> Mapping[str, Record]:
+        """See Store."""
+        return self._ask(lambda connection: self._supersede(connection, ids))
+
+    def ended_since(self, moment: int) -> list[tuple[str, int]]:
+        """The launches that ended at `moment` or later, in milliseconds, and when; oldest first.
+
+        At most 10,000. A change may show some time after the moment that it bears: ask again for a
+        second or two before the last one that was seen.
+        """
+        question = (
+            select(_is.id, _is.ended)
+            .where(_is.ended >= moment)
+            .order_by(_is.ended)
+            .limit(_MAX_ENDED)
+        )
+        return self._ask(lambda c: [(row.id, int(row.ended)) for row in c.execute(question)])
+
+    def close(self) -> None:
+        """See Store."""
+        self._engine.dispose()
+
+    def _ask(self, work: Callable[[Connection], _Result]) -> _Result:
+        return within(self._timeout, lambda: self._connected(work))
+
+    def _connected(self, work: Callable[[Connection], _Result]) -> _Result:
+        try:
+            if not self._prepared:
+                self._prepare()
+            with self._engine.connect() as connection:
+                return work(connection)
+        except SQLAlchemyError:
+            # It may be that the tables have gone.
+            self._prepared = False
+            raise
+
+    def _prepare(self) -> None:
+        create_tables(self._engine)
+        with self._engine.connect() as connection:
+            if connection.execute(select(identity)).first() is None:
+                _inserted(connection, identity, only=1, identity=str(uuid4()))
+        self._prepared = True
+
+    def _values(self, state: State, execution: Execution, **others: Any) -> dict[str, Any]:
+        return {
+            "state": state.value,
+            "retries": execution.retries,
+            "owner": execution.owner,
+            "kept": self._now + _KEPT,
+            **others,
+        }
+
+    def _running(self, execution: Execution, lease: float) -> dict[str, Any]:
+        return self._values(
+            State.RUNNING,
+            execution,
+            until=self._now + _milliseconds(lease),
+            reason="",
+            was=null(),
+            ended=null(),
+        )
+
+    def _renew(
+        self, connection: Connection, executions: Sequence[Execution], lease: float
+    ) -> set[str]:
+        if not executions:
+            return set()
+        # An owner owns one launch alone, so that these are the same pairs.
+        ours = and_(
+            _is.state == State.RUNNING.value,
+            _is.id.in_(sorted(each.id for each in executions)),
+            _is.owner.in_([each.owner for each in executions]),
+        )
+        times = {"until": self._now + _milliseconds(lease), "kept": self._now + _KEPT}
+        if connection.execute(update(launch).where(ours).values(times)).rowcount == len(executions):
+            return set()
+        return {each.id for each in executions if not self._renew_one(connection, each, lease)}
+
+    def _renew_one(self, connection: Connection, execution: Execution, lease: float) -> bool:
+        values = self._running(execution, lease)
+        return _write(connection, execution.id, _held_by(execution), values)
+
+    def _read(self, connection: Connection, ids: Sequence[str]) -> Reading:
+        # Before the records: none of them has lapsed by this moment that might not have.
+        whole = select(identity.c.identity, self._server.label("server"), self._now.label("now"))
+        store = connection.execute(whole).one()
+        rows = _rows(connection, ids)
+        self._keep(connection, [row.id for row in rows if row.kept < store.now + _KEPT // 2])
+        self._prune(connection)
+        return Reading(
+            identity=f"{store.identity} {store.server}".strip(),
+            now=store.now / 1000,
+            records={row.id: _record(row) for row in rows},
+        )
+
+    def _keep(self, connection: Connection, ids: Sequence[str]) -> None:
+        if ids:
+            kept = {"kept": self._now + _KEPT}
+            connection.execute(update(launch).where(_is.id.in_(sorted(ids))).values(kept))
+
+    def _prune(self, connection: Connection) -> None:
+        if time.monotonic() >= self._prune_at:
+            self._prune_at = time.monotonic() + _PRUNE_EVERY
+            # A statement of somebody else's may be in its way; next time, then.
+            with contextlib.suppress(DBAPIError):
+                connection.execute(delete(launch).where(_is.kept < self._now))
+
+    def _supersede(self, connection: Connection, ids: Sequence[str]) -> Mapping[str, Record]:
+        change = self._give_up(ids)
+        connection.execute(change)
+        found = _look(connection, ids)
+        missing = [each for each in ids if each not in found]
+        if not missing:
+            return found
+        self._insert(connection, missing, State.SUPERSEDED)
+        # Somebody may have written one of them first.
+        connection.execute(change)
+        return _look(connection, ids)
+
+    def _give_up(self, ids: Sequence[str]) -> Update:
+        idle = or_(
+            _is.state.in_([State.QUEUED.value, State.RETRYING.value]),
+            and_(_is.state == State.RUNNING.value, _is.until <= self._now),
+        )
+        change = update(launch).where(_is.id.in_(sorted(ids)), idle)
+        # MySQL assigns one after the other: `was` first, or it would be the new state.
+        return change.ordered_values(
+            (_is.was, _is.state),
+            (_is.state, State.SUPERSEDED.value),
+            (_is.until, null()),
+            (_is.ended, self._now),
+            (_is.kept, self._now + _KEPT),
+        )
+
+    def _insert(self, connection: Connection, ids: Sequence[str], state: State) -> None:
+        """Write these, as far as nobody else has meanwhile."""
+        # As a plain number, since drivers send many rows at once only where all values are plain.
+        now: int = connection.execute(select(self._now)).scalar_one()
+        ended = now if state is State.SUPERSEDED else None
+        same = {
+            "state": state.value,
+            "retries": 0,
+            "owner": "",
+            "ended": ended,
+            "kept": now + _KEPT,
+        }
+        rows = [{"id": each, **same} for each in sorted(ids)]
+        try:
+            connection.execute(insert(launch), rows)
+        except IntegrityError:
+            for row in rows:
+                _inserted(connection, launch, **row)
+
+
+def _write(
+    connection: Connection, launch_id: str, allowed: ColumnElement[bool], values: Mapping[str, Any]
+) -> bool:
+    """Change the record where that is allowed, or write it where there is none."""
+    change = update(launch).where(_is.id == launch_id, allowed).values(values)
+    return (
+        _changed(connection, change)
+        or _inserted(connection, launch, id=launch_id, **values)
+        # Another may have been written between the two.
+        or _changed(connection, change)
+    )
+
+
+def _changed(connection: Connection, change: Update) -> bool:
+    return connection.execute(change).rowcount == 1
+
+
+def _inserted(connection: Connection, table: Table, **values: Any) -> bool:
+    try:
+        connection.execute(insert(table).values(values))
+    except IntegrityError:
+        return False
+    return True
+
+
+def _held_by(execution: Execution) -> ColumnElement[bool]:
+    ours = and_(_is.state == State.RUNNING.value, _is.owner == execution.owner)
+    return or_(_is.state == State.QUEUED.value, ours)
+
+
+def _rows(connection: Connection, ids: Sequence[str]) -> Sequence[Row[Any]]:
+    return connection.execute(select(launch).where(_is.id.in_(ids))).all()
+
+
+def _look(connection: Connection, ids: Sequence[str]) -> dict[str, Record]:
+    return {row.id: _record(row) for row in _rows(connection, ids)}
+
+
+def _record(row: Row[Any]) -> Record:
+    return Record(
+        state=State(row.state),
+        retries=row.retries,
+        owner=row.owner,
+        until=None if row.until is None else row.until / 1000,
+        reason=row.reason or "",
+        was=State(row.was) if row.was else None,
+    )
+
+
+def _told(record: Record) -> tuple[State, int, str, str]:
+    return record.state, record.retries, record.owner, record.reason
+
+
+def _milliseconds(seconds: float) -> int:
+    return round(seconds * 1000)

@@ -1,0 +1,127 @@
+"""The guard's store in this process's memory, with a clock of the test's own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from threading import Lock
+
+from scannerjob.worker.records import Execution, Reading, Record, State
+
+
+class MemoryGuard:
+    """A `Store`; `clock` gives seconds, `ended` are the ids that were told of, in that order."""
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._lock = Lock()
+        self._starts = 1
+        self.records: dict[str, Record] = {}
+        self.ended: list[str] = []
+
+    def forget_all(self) -> None:
+        """Lose all records, as by FLUSHALL: the server goes on and says nothing of it."""
+        with self._lock:
+            self.records.clear()
+
+    def begin_anew(self, records: Mapping[str, Record] | None = None) -> None:
+        """Start again with these records, an older state or none, under another identity."""
+        with self._lock:
+            self._starts += 1
+            self.records = dict(records or {})
+
+    def claim(self, execution: Execution, lease: float) -> bool:
+        with self._lock:
+            if not self._may_begin(execution):
+                return False
+            self._run(execution, lease)
+            return True
+
+    def renew(self, executions: Sequence[Execution], lease: float) -> set[str]:
+        with self._lock:
+            held = [each for each in executions if self._may_go_on(each)]
+            for each in held:
+                self._run(each, lease)
+            return {each.id for each in executions} - {each.id for each in held}
+
+    def finish(
+        self, execution: Execution, state: State, reason: str = "", delay: float = 0.0
+    ) -> bool:
+        with self._lock:
+            until = self._clock() + delay if state is State.RETRYING else None
+            end = Record(state, execution.retries, execution.owner, until, reason)
+            if not self._may_go_on(execution):
+                found = self.records.get(execution.id)
+                return found is not None and replace(found, until=until) == end
+            self.records[execution.id] = end
+            self.ended.append(execution.id)
+            return True
+
+    def holds(self, execution: Execution) -> bool:
+        with self._lock:
+            found = self.records.get(execution.id)
+            return _is_run_by(execution, found) and not self._lapsed(found)
+
+    def register(self, ids: Sequence[str]) -> Mapping[str, State]:
+        with self._lock:
+            return {each: self.records.setdefault(each, Record(State.QUEUED)).state for each in ids}
+
+    def read(self, ids: Sequence[str]) -> Reading:
+        with self._lock:
+            return Reading(f"start {self._starts}", self._clock(), self._known(ids))
+
+    def supersede(self, ids: Sequence[str]) -> Mapping[str, Record]:
+        with self._lock:
+            for each in ids:
+                found = self.records.get(each)
+                if found is None:
+                    self.records[each] = Record(State.SUPERSEDED)
+                elif self._is_idle(found):
+                    self.records[each] = replace(
+                        found, state=State.SUPERSEDED, until=None, was=found.state
+                    )
+            return self._known(ids)
+
+    def close(self) -> None:
+        pass
+
+    def _known(self, ids: Sequence[str]) -> dict[str, Record]:
+        return {each: self.records[each] for each in ids if each in self.records}
+
+    def _run(self, execution: Execution, lease: float) -> None:
+        until = self._clock() + lease
+        self.records[execution.id] = Record(
+            State.RUNNING, execution.retries, execution.owner, until
+        )
+
+    def _may_begin(self, execution: Execution) -> bool:
+        found = self.records.get(execution.id)
+        if _waits(found) or _is_run_by(execution, found):
+            return True
+        assert found is not None
+        same = found.retries == execution.retries
+        earlier = found.retries < execution.retries
+        if found.state is State.RUNNING:
+            return earlier or (same and self._lapsed(found))
+        return found.state is State.RETRYING and earlier
+
+    def _may_go_on(self, execution: Execution) -> bool:
+        found = self.records.get(execution.id)
+        return _waits(found) or _is_run_by(execution, found)
+
+    def _is_idle(self, record: Record) -> bool:
+        return record.state in (State.QUEUED, State.RETRYING) or self._lapsed(record)
+
+    def _lapsed(self, record: Record | None) -> bool:
+        if record is None or record.state is not State.RUNNING:
+            return False
+        return record.until is None or record.until <= self._clock()
+
+
+def _waits(record: Record | None) -> bool:
+    return record is None or record.state is State.QUEUED
+
+
+def _is_run_by(execution: Execution, record: Record | None) -> bool:
+    return record is not None and record.state is State.RUNNING and record.owner == execution.owner
