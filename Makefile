@@ -19,7 +19,7 @@ LINTED := $(wildcard operator/scannerjob tests tests/setup/servers benchmarks ex
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
 
-demo: $(RUNTIME) ## Show ScannerJob at work, on embedded parts, in under a minute
+demo: $(RUNTIME) ## Show ScannerJob at work, on embedded parts, in about a minute
 	@$(BIN)/scannerjob demo
 
 test: lint servers control-plane helm ## Check everything: lint, types and all tiers of tests

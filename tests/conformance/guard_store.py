@@ -82,6 +82,8 @@ def _superseded(world: World, launch: str) -> None:
 STARTS: dict[str, Callable[[World, str], None]] = {
     "nothing": _nothing,
     "queued": _queued,
+    "queued-ours": _ended(State.QUEUED, "me", 1),
+    "queued-other": _ended(State.QUEUED, "other", 1),
     "running-ours": _running("me", 1),
     "running-ours-lapsed": _running("me", 1, lapsed=True),
     "running-other": _running("other", 1),
@@ -106,28 +108,30 @@ STARTS: dict[str, Callable[[World, str], None]] = {
 # yes: it may, and the record is then as it wants it; no: it may not, and nothing changes; same: it
 # may, and nothing changes, since it is so already.
 RULES = """
-start                 claim  renew  done  failed  retrying  holds  register  supersede
-nothing               yes    yes    yes   yes     yes       no     yes       yes
-queued                yes    yes    yes   yes     yes       no     no        yes
-running-ours          yes    yes    yes   yes     yes       same   no        no
-running-ours-lapsed   yes    yes    yes   yes     yes       no     no        yes
-running-other         no     no     no    no      no        no     no        no
-running-other-lapsed  yes    no     no    no      no        no     no        yes
-running-fewer         yes    no     no    no      no        no     no        no
-running-fewer-lapsed  yes    no     no    no      no        no     no        yes
-running-more          no     no     no    no      no        no     no        no
-running-more-lapsed   no     no     no    no      no        no     no        yes
-retrying-ours         no     no     no    no      same      no     no        yes
-retrying-other        no     no     no    no      no        no     no        yes
-retrying-fewer        yes    no     no    no      no        no     no        yes
-retrying-more         no     no     no    no      no        no     no        yes
-done-ours             no     no     same  no      no        no     no        no
-done-other            no     no     no    no      no        no     no        no
-done-fewer            no     no     no    no      no        no     no        no
-failed-ours           no     no     no    same    no        no     no        no
-failed-other          no     no     no    no      no        no     no        no
-failed-fewer          no     no     no    no      no        no     no        no
-superseded            no     no     no    no      no        no     no        no
+start                 claim  renew  done  failed  retrying  queued  holds  register  supersede
+nothing               yes    yes    yes   yes     yes       yes     no     yes       yes
+queued                yes    yes    yes   yes     yes       yes     no     no        yes
+queued-ours           yes    no     yes   yes     yes       same    no     no        yes
+queued-other          yes    yes    yes   yes     yes       yes     no     no        yes
+running-ours          yes    yes    yes   yes     yes       yes     same   no        no
+running-ours-lapsed   yes    yes    yes   yes     yes       yes     no     no        yes
+running-other         no     no     no    no      no        no      no     no        no
+running-other-lapsed  yes    no     no    no      no        no      no     no        yes
+running-fewer         yes    no     no    no      no        no      no     no        no
+running-fewer-lapsed  yes    no     no    no      no        no      no     no        yes
+running-more          no     no     no    no      no        no      no     no        no
+running-more-lapsed   no     no     no    no      no        no      no     no        yes
+retrying-ours         no     no     no    no      same      no      no     no        yes
+retrying-other        no     no     no    no      no        no      no     no        yes
+retrying-fewer        yes    no     no    no      no        no      no     no        yes
+retrying-more         no     no     no    no      no        no      no     no        yes
+done-ours             no     no     same  no      no        no      no     no        no
+done-other            no     no     no    no      no        no      no     no        no
+done-fewer            no     no     no    no      no        no      no     no        no
+failed-ours           no     no     no    same    no        no      no     no        no
+failed-other          no     no     no    no      no        no      no     no        no
+failed-fewer          no     no     no    no      no        no      no     no        no
+superseded            no     no     no    no      no        no      no     no        no
 """
 
 
@@ -147,7 +151,7 @@ def do(store: Store, operation: str, launch: str) -> bool:
             return store.claim(ours, LEASE)
         case "renew":
             return store.renew([ours], LEASE) == set()
-        case "done" | "failed" | "retrying":
+        case "done" | "failed" | "retrying" | "queued":
             return store.finish(ours, State(operation), "why", DELAY)
         case "holds":
             return store.holds(ours)
@@ -166,7 +170,7 @@ def wanted(operation: str, before: Record | None) -> Record:
     match operation:
         case "claim" | "renew":
             return Record(State.RUNNING, 1, "me")
-        case "done" | "failed" | "retrying":
+        case "done" | "failed" | "retrying" | "queued":
             return Record(State(operation), 1, "me", reason="why")
         case "register":
             return Record(State.QUEUED)
@@ -222,7 +226,7 @@ class GuardStoreSuite:
         self, world: World, start: str
     ) -> None:
         store = world.store()
-        for operation in ("claim", "renew", "done", "failed", "retrying"):
+        for operation in ("claim", "renew", "done", "failed", "retrying", "queued"):
             launch = f"{start}-{operation}"
             STARTS[start](world, launch)
             first = do(store, operation, launch)
@@ -261,6 +265,15 @@ class GuardStoreSuite:
         assert not store.finish(first, State.FAILED)
         assert store.finish(second, State.DONE)
         assert timeless(known(store, "a")) == Record(State.DONE, 1, "second")
+
+    def test_one_that_was_given_back_is_begun_as_if_for_the_first_time(self, world: World) -> None:
+        store = world.store()
+        _ended(State.QUEUED, "me", 1)(world, "a")
+        # A heartbeat that came too late must not take it from the next one.
+        assert store.renew([execution("a")], LEASE) == {"a"}
+        assert store.claim(execution("a", 0, "next"), LEASE)
+        assert not store.finish(execution("a"), State.QUEUED)
+        assert store.holds(execution("a", 0, "next"))
 
     def test_of_many_claims_at_once_one_begins(self, world: World) -> None:
         for start in ("nothing", "queued", "running-other-lapsed", "retrying-fewer"):
@@ -353,6 +366,7 @@ class GuardStoreSuite:
             _ended(state, "me", 1)(world, state)
             store.finish(execution(state), state, "why", DELAY)
             store.finish(execution(state, owner="other"), State.FAILED)
+        _ended(State.QUEUED, "me", 1)(world, "given back")
         assert sorted(world.ended()) == ["done", "failed", "retrying"]
 
     def test_a_reason_may_hold_any_letter(self, world: World) -> None:

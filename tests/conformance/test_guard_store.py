@@ -129,7 +129,19 @@ class TestMemory(GuardStoreSuite):
         return MemoryWorld()
 
 
-class TestRedis(GuardStoreSuite):
+class ServerSuite(GuardStoreSuite):
+    def test_a_child_does_not_use_its_parents_connections(self, world: World) -> None:
+        store = world.store()
+        assert store.claim(execution("parent"), LEASE)
+        child = multiprocessing.get_context("fork").Process(target=_claim_in_child, args=(store,))
+        child.start()
+        child.join(60)
+        assert child.exitcode == 0
+        assert store.holds(execution("parent"))
+        assert store.holds(execution("child"))
+
+
+class TestRedis(ServerSuite):
     @pytest.fixture
     def world(self, redis_url: str) -> Iterator[RedisWorld]:
         world = RedisWorld(redis_url)
@@ -171,7 +183,7 @@ class TestRedis(GuardStoreSuite):
         assert store.claim(execution("a"), LEASE)
 
 
-class SqlSuite(GuardStoreSuite):
+class SqlSuite(ServerSuite):
     def test_processes_that_create_the_tables_at_once_do_not_disturb_each_other(
         self, world: SqlWorld
     ) -> None:
@@ -187,16 +199,6 @@ class SqlSuite(GuardStoreSuite):
         for process in processes:
             process.join(30)
         assert sorted(answers) == [False] * (PROCESSES - 1) + [True]
-
-    def test_a_child_does_not_use_its_parents_connections(self, world: SqlWorld) -> None:
-        store = world.store()
-        assert store.claim(execution("parent"), LEASE)
-        child = multiprocessing.get_context("fork").Process(target=_claim_in_child, args=(store,))
-        child.start()
-        child.join(60)
-        assert child.exitcode == 0
-        assert store.holds(execution("parent"))
-        assert store.holds(execution("child"))
 
     def test_ends_are_listed_from_a_moment_on(self, world: SqlWorld) -> None:
         store = world.store()

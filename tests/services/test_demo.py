@@ -1,6 +1,7 @@
 """The demo as a user runs it, and that it says so when a promise is broken under its eyes."""
 
 import json
+import re
 import signal
 import sqlite3
 import sys
@@ -13,6 +14,8 @@ import pytest
 
 from tests.support.processes import Process
 from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture
@@ -54,7 +57,7 @@ def test_every_promise_is_kept(tmp_path: Path, kept: Path) -> None:
     with _demo(tmp_path, "--output", "json", "--keep", kept) as demo:
         eventually(lambda: _finished(kept) >= 20, timeout=60, ignoring=sqlite3.OperationalError)
         started = _started_by(demo)
-        assert demo.wait(60) == 0
+        assert demo.wait(90) == 0
     summary = json.loads(demo.log().splitlines()[-1])
     assert set(summary) == {
         *("rows", "done", "executions", "duplicates", "peak_outstanding", "cap"),
@@ -66,22 +69,11 @@ def test_every_promise_is_kept(tmp_path: Path, kept: Path) -> None:
     assert summary["killed_workers"] == 1
     assert summary["recovered"] == len(summary["recovery_seconds"]) >= 1
     assert summary["executions"] >= 47
-    assert summary["seconds"] < 60
+    # The leases of a worker lapse, and nothing else brings its rows back.
+    assert all(15 < seconds <= 45 for seconds in summary["recovery_seconds"])
+    assert summary["seconds"] < 75
     assert started
     eventually(lambda: not any(map(_is_alive, started)), timeout=10)
-
-
-def test_a_message_that_comes_twice_is_noticed(tmp_path: Path, kept: Path) -> None:
-    with _demo(tmp_path, "--keep", kept) as demo:
-        eventually(lambda: _finished(kept) >= 2, timeout=60, ignoring=sqlite3.OperationalError)
-        again = (
-            "INSERT INTO kombu_message (visible, payload, version, queue_id) "
-            "SELECT 1, payload, 1, queue_id FROM kombu_message ORDER BY id DESC LIMIT 1"
-        )
-        _query(kept / "broker.sqlite", again)
-        assert demo.wait(80) == 1
-    assert "BROKEN: rows that were executed more than once: " in demo.log()
-    assert "Every promise was kept" not in demo.log()
 
 
 @pytest.fixture
@@ -90,6 +82,25 @@ def playing(tmp_path: Path, kept: Path) -> Iterator[Process]:
     with _demo(tmp_path, "--keep", kept) as demo:
         eventually(lambda: _finished(kept) >= 1, timeout=60, ignoring=sqlite3.OperationalError)
         yield demo
+
+
+def test_a_message_that_comes_twice_is_executed_once(playing: Process, kept: Path) -> None:
+    again = (
+        "INSERT INTO kombu_message (visible, payload, version, queue_id) "
+        "SELECT 1, payload, 1, queue_id FROM kombu_message ORDER BY id DESC LIMIT 1"
+    )
+    _query(kept / "broker.sqlite", again)
+    assert playing.wait(100) == 0
+    workers = "".join(file.read_text() for file in kept.glob("worker-*.log"))
+    assert re.search(r"Task \S+ ignored", workers)
+
+
+def test_a_row_that_is_executed_twice_is_noticed(playing: Process, kept: Path) -> None:
+    done = "SELECT pdf_id FROM execution WHERE ended IS NOT NULL LIMIT 1"
+    _query(kept / "app.sqlite", f"UPDATE pdf SET pages_created = 0 WHERE id IN ({done})")
+    assert playing.wait(100) == 1
+    assert "BROKEN: rows that were executed more than once: " in playing.log()
+    assert "Every promise was kept" not in playing.log()
 
 
 def test_a_scanner_that_dies_is_told_with_its_log(playing: Process) -> None:

@@ -33,9 +33,7 @@ def test_a_message_that_is_delivered_twice_is_executed_once(stage: GuardStage, p
     stage.send("work", launch=launch)
     if pool != "solo":
         stage.wait_for("postrun", launch)  # of the second
-        record = stage.record(launch)
-        assert record
-        assert record.state is State.RUNNING
+        assert stage.certain(launch).state is State.RUNNING
     stage.release()
     stage.wait_until(launch, State.DONE)
     stage.send("work", launch=launch)
@@ -143,7 +141,7 @@ def test_tasks_that_exceed_their_time_have_failed(stage: GuardStage) -> None:
     stage.worker(leases=LONG)
     soft, hard = stage.send("work", soft_time_limit=1), stage.send("work", time_limit=1)
     assert stage.wait_until(soft, State.FAILED).reason.startswith("SoftTimeLimitExceeded")
-    assert stage.wait_until(hard, State.FAILED).reason == "its worker process died"
+    assert stage.wait_until(hard, State.FAILED).reason == "its worker process was terminated"
 
 
 def test_a_killed_process_is_recorded_at_once(stage: GuardStage) -> None:
@@ -163,9 +161,63 @@ def test_a_process_that_a_task_has_forked_does_not_hide_its_death(stage: GuardSt
     stage.release()
 
 
+def test_a_task_that_is_revoked_before_it_starts_has_failed(stage: GuardStage) -> None:
+    stage.worker(concurrency=1, leases=LONG)
+    first, revoked = stage.send("work"), stage.send("work")
+    stage.wait_for("begin", first)
+    stage.celery().control.revoke(revoked, reply=True)
+    stage.release()
+    assert stage.wait_until(revoked, State.FAILED).reason == "it was revoked"
+    assert stage.count(revoked)["begin"] == 0
+
+
 def test_a_revoked_and_terminated_task_has_failed(stage: GuardStage) -> None:
     stage.worker(leases=LONG)
     launch = stage.send("work")
     stage.wait_for("begin", launch)
     stage.celery().control.revoke(launch, terminate=True, signal="SIGTERM")
     stage.wait_until(launch, State.FAILED)
+
+
+@pytest.mark.parametrize("store", ["sqlite_url", "postgres_url", "mariadb_url"])
+def test_records_may_be_in_a_database(
+    tmp_path: Path, redis_url: str, store: str, request: pytest.FixtureRequest
+) -> None:
+    with GuardStage(tmp_path, redis_url, redis_url, request.getfixturevalue(store)) as stage:
+        stage.worker(leases=LONG, task_acks_late=True)
+        for task in ("retry", "reject_once", "told"):
+            stage.wait_until(stage.send(task), State.DONE)
+        victim = stage.send("work")
+        stage.wait_for("begin", victim)
+        stage.send("work", launch=victim)
+        stage.wait_for("postrun", victim)
+        psutil.Process(stage.pid(victim)).kill()
+        assert stage.wait_until(victim, State.FAILED).reason == "its worker process died"
+        assert stage.count(victim)["begin"] == 1
+
+
+def test_a_worker_whose_processes_would_be_unguarded_does_not_start(stage: GuardStage) -> None:
+    with pytest.raises(RuntimeError, match="worker_pool_start_method = 'fork'"):
+        stage.worker(worker_pool_start_method="spawn")
+
+
+def test_processes_that_come_later_are_watched_too(stage: GuardStage) -> None:
+    stage.worker(concurrency=1, leases=LONG, worker_max_tasks_per_child=1)
+    for _ in range(2):
+        stage.wait_until(stage.send("told"), State.DONE)
+    launch = stage.send("work")
+    stage.wait_for("begin", launch)
+    psutil.Process(stage.pid(launch)).kill()
+    stage.wait_until(launch, State.FAILED)
+
+
+def test_many_launches_that_two_workers_get_twice_are_executed_once(stage: GuardStage) -> None:
+    stage.worker(pool="threads", concurrency=4)
+    stage.worker(concurrency=2)
+    launches = [stage.send("follow") for _ in range(100)]
+    for launch in launches:
+        stage.send("follow", launch=launch)
+    for launch in launches:
+        stage.wait_for("postrun", launch, 2)
+        assert stage.count(launch)["begin"] == 1
+        assert stage.certain(launch).state is State.DONE

@@ -39,12 +39,13 @@ class CeleryWorker:
         name: str | None = None,
         loglevel: str = "INFO",
         args: Sequence[str] = ("--without-gossip", "--without-mingle"),
+        python: Sequence[str] = (sys.executable,),
     ) -> None:
         self.name = name or f"worker-{uuid4().hex[:8]}"
         folder = Path(tempfile.mkdtemp(prefix="celery-"))
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         command = [
-            *(sys.executable, "-m", "celery", "-A", module.stem, "worker"),
+            *(*python, "-m", "celery", "-A", module.stem, "worker"),
             *("--hostname", f"{self.name}@%h", "--pool", pool),
             *("--concurrency", str(concurrency), "--loglevel", loglevel),
             *(["--queues", ",".join(queues)] if queues else []),

@@ -5,10 +5,10 @@ what the guard knows by its store.
 """
 
 import json
+import sys
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from typing import Any, Self
 from uuid import uuid4
@@ -55,7 +55,7 @@ class GuardStage:
         leases: tuple[float, float, float] = QUICK,
         on_error: str = "refuse",
         env: Mapping[str, str] | None = None,
-        args: tuple[str, ...] = (),
+        python: tuple[str, ...] = (sys.executable,),
         **conf: Any,
     ) -> CeleryWorker:
         """A worker with this configuration, started."""
@@ -63,8 +63,8 @@ class GuardStage:
             self.folder / "tasks.py",
             pool=pool,
             concurrency=concurrency,
-            env=self.environment(leases, on_error, conf) | (env or {}),
-            args=("--without-gossip", "--without-mingle", *args),
+            env={**self.environment(leases, on_error, conf), **(env or {})},
+            python=python,
         )
         return self._ends.enter_context(worker)
 
@@ -128,29 +128,34 @@ class GuardStage:
         """What the guard's store knows of a launch."""
         return self._store.read([launch]).records.get(launch)
 
+    def look(self, launch: str) -> tuple[float, Record]:
+        """The store's clock, and the record of a launch that has one."""
+        reading = self._store.read([launch])
+        return reading.now, reading.records[launch]
+
     def remaining(self, launch: str) -> float:
         """In seconds, by the store's clock: how long the lease of a launch has still to run."""
-        reading = self._store.read([launch])
-        until = reading.records[launch].until
-        assert until is not None
-        return until - reading.now
+        now, record = self.look(launch)
+        assert record.until is not None
+        return record.until - now
 
-    def wait_until(self, launch: str, state: State, timeout: float = 60) -> Record:
+    def wait_until(self, launch: str, state: State) -> Record:
         """Until a launch is in this state."""
-        return eventually(
-            partial(self._is, launch, state),
-            timeout=timeout,
+        eventually(
+            lambda: self.certain(launch).state is state,
+            timeout=60,
             message=f"{launch} is {state}",
             ignoring=RedisError,
         )
+        return self.certain(launch)
 
     def supersede(self, launch: str) -> Record:
         """Give a launch up, as soon as its lease has lapsed."""
         eventually(lambda: self.remaining(launch) < 0, message="the lease lapses")
         return self._store.supersede([launch])[launch]
 
-    def _is(self, launch: str, state: State) -> Record | None:
+    def certain(self, launch: str) -> Record:
+        """The record of a launch that has one."""
         record = self.record(launch)
         assert record, f"{launch} has no record"
-        assert record.state is state, record
         return record

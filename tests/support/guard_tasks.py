@@ -10,7 +10,6 @@ from scannerjob.worker import LeaseLostError, fenced, install, records
 records.LEASE, records.BEAT, records.THREAD_LEASE = json.loads(os.environ["LEASES"])
 app = Celery("guarded", broker=os.environ["BROKER"], backend=os.environ["RESULTS"])
 app.conf.update(json.loads(os.environ["CONF"]))
-app.conf.worker_cancel_long_running_tasks_on_connection_loss = False
 
 def note(what, task, **more):
     entry = {"what": what, "id": task.request.id, "task": task.name, "pid": os.getpid(), **more}
@@ -29,6 +28,8 @@ def work(self):
     return "worked"
 
 install(app, os.environ["GUARD"], **json.loads(os.environ["INSTALL"]))
+# What comes after this is not waited for by Celery, nor by the guard.
+app.finalize()
 install(app, os.environ["GUARD"], **json.loads(os.environ["INSTALL"]))
 
 class Told(Task):

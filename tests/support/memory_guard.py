@@ -40,7 +40,7 @@ class MemoryGuard:
 
     def renew(self, executions: Sequence[Execution], lease: float) -> set[str]:
         with self._lock:
-            held = [each for each in executions if self._may_go_on(each)]
+            held = [each for each in executions if self._may_be_renewed(each)]
             for each in held:
                 self._run(each, lease)
             return {each.id for each in executions} - {each.id for each in held}
@@ -55,7 +55,8 @@ class MemoryGuard:
                 found = self.records.get(execution.id)
                 return found is not None and replace(found, until=until) == end
             self.records[execution.id] = end
-            self.ended.append(execution.id)
+            if state is not State.QUEUED:
+                self.ended.append(execution.id)
             return True
 
     def holds(self, execution: Execution) -> bool:
@@ -109,6 +110,11 @@ class MemoryGuard:
     def _may_go_on(self, execution: Execution) -> bool:
         found = self.records.get(execution.id)
         return _waits(found) or _is_run_by(execution, found)
+
+    def _may_be_renewed(self, execution: Execution) -> bool:
+        found = self.records.get(execution.id)
+        given_back = _waits(found) and found is not None and found.owner == execution.owner
+        return self._may_go_on(execution) and not given_back
 
     def _is_idle(self, record: Record) -> bool:
         return record.state in (State.QUEUED, State.RETRYING) or self._lapsed(record)

@@ -151,5 +151,11 @@ def test_a_witness_that_saw_too_little_does_not_acquit() -> None:
     assert unpublished.broken == ("rows executed without a message on record: 1",)
 
 
-def test_more_than_a_minute() -> None:
-    assert judge(replace(KEPT, seconds=61.2)).broken == ("it took 61 s, more than 60 s",)
+def test_much_more_than_a_minute() -> None:
+    assert judge(replace(KEPT, seconds=76.2)).broken == ("it took 76 s, more than 75 s",)
+
+
+def test_a_lost_row_that_ran_again_too_late() -> None:
+    late = Execution("t4", 2, "b", started=55.1, ended=56.0)
+    verdict = judge(replace(_without("t4"), executions=[*_without("t4").executions, late]))
+    assert verdict.broken == ("rows that ran again later than 45 s after the kill: 2",)

@@ -145,6 +145,27 @@ def test_a_record_that_is_missing_says_nothing_for_two_lease_periods() -> None:
     assert fact(look(view, 60 + STEADY)) is Fact.FORGOTTEN
 
 
+def test_a_launch_whose_record_is_missing_is_unclear_until_it_is_forgotten() -> None:
+    view = Lapses().view()
+    assert not view.is_unclear("x")
+
+    looks(view, 0, STEADY - EVERY)
+    assert view.is_unclear("x")
+
+    look(view, STEADY)
+    assert not view.is_unclear("x")
+
+
+def test_after_a_reading_that_failed_all_that_is_missing_is_unclear() -> None:
+    lapses = Lapses()
+    view = lapses.view()
+    looks(view, 0, STEADY)
+
+    lapses.failed()
+
+    assert view.is_unclear("x")
+
+
 def test_a_record_that_comes_back_was_not_forgotten() -> None:
     view = Lapses().view()
     looks(view, 0, STEADY - EVERY)

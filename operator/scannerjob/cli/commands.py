@@ -153,7 +153,7 @@ def demo(
         typer.Option(metavar="DIR", help="Work in this new directory and leave it, with all logs."),
     ] = None,
 ) -> None:
-    """See it work, in under a minute: two real Celery workers, one of them killed.
+    """See it work, in about a minute: two real Celery workers, one of them killed.
 
     Everything runs on this machine, in a temporary directory. Exits 1 if a promise was broken.
     """

@@ -1,4 +1,4 @@
-"""The application of the demo: a Celery app as people have one, which knows nothing of ScannerJob.
+"""The application of the demo: a Celery app as people have one, with the guard's one line.
 
 The workers load it by Celery's own command line, `celery -A scannerjob.demo.app worker`. Its task
 checks nothing, so that a row which is launched twice is worked on twice, and recorded twice.
@@ -16,11 +16,17 @@ from typing import Any
 from celery import Celery
 from kombu.transport.sqlalchemy import Transport
 
+from scannerjob.worker import install
+
 # Seconds. As an option in the app's configuration, kombu would pass it on to the database.
 Transport.polling_interval = 0.05
 
 app = Celery("demo", broker=os.environ.get("DEMO_BROKER"))
+# A worker then has no messages but those it works on: this broker never delivers one again.
 app.conf.worker_prefetch_multiplier = 1
+app.conf.task_acks_late = True
+if guard := os.environ.get("DEMO_GUARD"):
+    install(app, guard)
 
 # By the database's clock: what is written under a lock is stamped under it.
 NOW = "(julianday('now') - 2440587.5) * 86400.0"

@@ -12,7 +12,10 @@ from functools import cached_property
 from math import inf
 from typing import Any
 
-MAX_SECONDS = 60.0
+from scannerjob.worker.records import LEASE
+
+MAX_SECONDS = 75.0
+MAX_RECOVERY = 3 * LEASE
 
 
 @dataclass(frozen=True)
@@ -204,6 +207,8 @@ def _broken(history: History, summary: Summary, lost: Mapping[int, float | None]
         yield f"{summary.peak_outstanding} rows were outstanding at once, the cap is {summary.cap}"
     if stranded := {row for row, seconds in lost.items() if seconds is None}:
         yield f"rows that were lost with a worker and never ran again: {_names(stranded)}"
+    if late := {row for row, seconds in lost.items() if seconds and seconds > MAX_RECOVERY}:
+        yield f"rows that ran again later than {MAX_RECOVERY:.0f} s after the kill: {_names(late)}"
     if not lost:
         yield "no worker was killed at work, so that no recovery was shown"
     if history.seconds > MAX_SECONDS:

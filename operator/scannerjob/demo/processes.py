@@ -47,12 +47,16 @@ class Process:
         return words in self.log.read_text(errors="replace")
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal to it and its children."""
+        """Send a signal to it and all its descendants."""
+        for pid in _descendants(self._process.pid):
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+        # Those who have lost their parent are in its group all the same.
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, number)
 
     def kill(self) -> None:
-        """SIGKILL for it and its children; returns when it is gone."""
+        """SIGKILL for it and its descendants; returns when it is gone."""
         self.signal(signal.SIGKILL)
         self._process.wait()
 
@@ -68,6 +72,24 @@ class Process:
         self.kill()
 
 
+def _descendants(pid: int) -> set[int]:
+    """All that came of a process: the guard's heartbeats have a process group of their own."""
+    found, parents = {pid}, _parents()
+    while more := {child for child, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found - {pid}
+
+
+def _parents() -> dict[int, int]:
+    """The parent of each process there is."""
+    parents: dict[int, int] = {}
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it has ended meanwhile
+            # Its name, in brackets, may hold anything; state and parent follow.
+            parents[int(file.parent.name)] = int(file.read_text().rpartition(")")[2].split()[1])
+    return parents
+
+
 def start_worker(stage: Stage, name: str) -> Process:
     """A Celery worker with two processes, by Celery's own command line."""
     arguments = [
@@ -75,7 +97,11 @@ def start_worker(stage: Stage, name: str) -> Process:
         *("--pool", "prefork", "--concurrency", "2", "--loglevel", "INFO"),
         *("--without-gossip", "--without-mingle", "--without-heartbeat"),
     ]
-    env = {"DEMO_BROKER": stage.broker_url, "DEMO_DATABASE": str(stage.application)}
+    env = {
+        "DEMO_BROKER": stage.broker_url,
+        "DEMO_DATABASE": str(stage.application),
+        "DEMO_GUARD": stage.guard_url,
+    }
     return Process(name, arguments, stage.log(name), env)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from types import TracebackType
@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from scannerjob.demo.judge import Execution, Kill, Verdict
+from scannerjob.demo.judge import MAX_RECOVERY, Execution, Kill, Verdict
 from scannerjob.demo.stage import CAP, Stage
 from scannerjob.demo.witness import read_executions
 
@@ -37,6 +37,17 @@ class WorkerView:
 
 
 @dataclass(frozen=True)
+class Lost:
+    """The PDFs that a killed worker was at and that are not done yet, and since when."""
+
+    rows: tuple[int, ...]
+    at: float
+
+    def __str__(self) -> str:
+        return f"PDF {_numbers(self.rows)} lost"
+
+
+@dataclass(frozen=True)
 class View:
     """One moment of the demo; for the eye alone, nothing is judged by it."""
 
@@ -45,9 +56,10 @@ class View:
     launched: int
     finished: int
     workers: tuple[WorkerView, ...]
+    lost: tuple[Lost, ...] = ()
 
     def __str__(self) -> str:
-        workers = "; ".join(map(str, self.workers))
+        workers = "; ".join(map(str, (*self.workers, *self.lost)))
         return (
             f"backlog {self.backlog:2}  claimed {self.claimed}  launched {self.launched}  "
             f"finished {self.finished:2}  {workers}"
@@ -68,6 +80,7 @@ def look(stage: Stage, names: Sequence[str], kills: Sequence[Kill]) -> View:
         launched=sum(item["phase"] == "Launched" for item in items),
         finished=sum(rows.values()),
         workers=tuple(_worker(name, runs, alive=name not in killed) for name in names),
+        lost=tuple(_lost(kills, runs)),
     )
 
 
@@ -75,6 +88,14 @@ def _worker(name: str, runs: Sequence[Execution], *, alive: bool) -> WorkerView:
     own = [run for run in runs if run.worker == name]
     running = tuple(run.row for run in own if run.ended is None) if alive else ()
     return WorkerView(name, alive, running, sum(run.ended is not None for run in own))
+
+
+def _lost(kills: Sequence[Kill], runs: Sequence[Execution]) -> Iterator[Lost]:
+    for kill in kills:
+        cut = [run for run in runs if run.worker == kill.worker and run.ended is None]
+        again = {run.row for run in runs if run.started > kill.at}
+        if rows := tuple(run.row for run in cut if run.row not in again):
+            yield Lost(rows, kill.at)
 
 
 def _ledger_items(stage: Stage) -> list[dict[str, str]]:
@@ -175,6 +196,9 @@ def _table(view: View) -> Table:
         rows = f"works on PDF {_numbers(worker.running)}" if worker.running else "waits"
         state = rows if worker.alive else "[red]killed[/]"
         table.add_row(worker.name, f"{state}  ({worker.finished} done)")
+    for lost in view.lost:
+        waited = f"for {time.time() - lost.at:.0f} s of at most {MAX_RECOVERY:.0f}"
+        table.add_row("lost", f"PDF {_numbers(lost.rows)}, {waited}")
     return table
 
 
@@ -187,7 +211,10 @@ def print_verdict(console: Console, verdict: Verdict) -> None:
     table.add_row("executions", f"{summary.executions}, of which {summary.duplicates} duplicates")
     table.add_row("most rows outstanding at once", f"{summary.peak_outstanding}, cap {summary.cap}")
     table.add_row("workers killed at work", str(summary.killed_workers))
-    table.add_row("lost rows that came back", f"{summary.recovered}, after {recovery or '-'}")
+    table.add_row(
+        "lost rows that came back",
+        f"{summary.recovered}, after {recovery or '-'} (at most {MAX_RECOVERY:.0f} s)",
+    )
     table.add_row("took", f"{summary.seconds} s")
     console.print(table)
     for promise in verdict.broken:

@@ -11,8 +11,6 @@ from scannerjob.demo.app import NOW, app
 
 CAP = 4
 FIRST_ROWS = 40
-DEADLINE = 3
-EXPIRES = 4
 
 _SCANNER_JOB = f"""\
 apiVersion: scannerjob.dev/v1alpha1
@@ -25,13 +23,13 @@ spec:
   query: SELECT id AS pdf_id, title FROM pdf WHERE NOT pages_created ORDER BY id
   interval: 500ms
   concurrency: {CAP}
-  deadline: {DEADLINE}s
   retry: {{attempts: 5, backoff: 500ms}}
   celery:
     broker:
       urlSecretRef: {{name: app-broker, key: url}}
+    guard:
+      urlSecretRef: {{name: app-guard, key: url}}
     task: docs.tasks.create_pages_for_pdf
-    expires: {EXPIRES}s
 """
 _APPLICATION = """
 PRAGMA journal_mode = WAL;
@@ -80,6 +78,11 @@ class Stage:
         return f"sqla+sqlite:///{self.broker}"
 
     @property
+    def guard_url(self) -> str:
+        """Where the guard of the workers keeps its records."""
+        return f"sqlite:///{self.folder / 'guard.sqlite'}"
+
+    @property
     def ledger(self) -> Path:
         """The scanner's ledger."""
         return self.folder / "scannerjob-state.sqlite"
@@ -107,6 +110,7 @@ class Stage:
             database.executescript(_ARRIVALS)
         self._put_secret("app-db", f"sqlite:///{self.application}")
         self._put_secret("app-broker", self.broker_url)
+        self._put_secret("app-guard", self.guard_url)
         self.scanner_job.write_text(_SCANNER_JOB)
         self.add_rows(FIRST_ROWS)
 

@@ -36,10 +36,18 @@ def read_executions(stage: Stage) -> list[Execution]:
     return [Execution(*record) for record in _select(stage.application, query)]
 
 
-def read_launches(stage: Stage) -> list[Launch]:
-    """All messages that were ever published: kombu keeps them, delivered or not."""
-    query = "SELECT payload, at FROM kombu_message JOIN arrival ON message_id = id ORDER BY id"
+def read_launches(stage: Stage, *, delivered: bool = False) -> list[Launch]:
+    """All messages that were ever published: kombu keeps them. With `delivered`, those alone."""
+    query = "SELECT payload, at FROM kombu_message JOIN arrival ON message_id = id"
+    query += " WHERE NOT visible ORDER BY id" if delivered else " ORDER BY id"
     return [_launch(json.loads(payload), at) for payload, at in _select(stage.broker, query)]
+
+
+def all_are_begun(stage: Stage) -> bool:
+    """Whether every message that was delivered is worked on: no worker just holds one."""
+    # In this order: what is begun and delivered in between cannot hide one that is not.
+    begun = {run.task_id for run in read_executions(stage)}
+    return begun >= {launch.task_id for launch in read_launches(stage, delivered=True)}
 
 
 def undelivered(stage: Stage) -> int:

@@ -95,11 +95,11 @@ class Beside:
 
     def _restart(self) -> None:
         while True:
+            time.sleep(_PAUSE)
             try:
                 return self._start()
             except OSError as error:
                 _logger.warning("the guard's heartbeat process cannot be started: %s", error)
-                time.sleep(_PAUSE)
 
     def _let_go(self) -> None:
         if self._process and self._process.stdin:

@@ -6,12 +6,22 @@ import functools
 import inspect
 import logging
 import os
+import sys
 from typing import Any, get_args
 
 from scannerjob.worker.beside import Beside
 from scannerjob.worker.heartbeats import Heartbeats, open_heartbeats
-from scannerjob.worker.launch import Launch, OnError, current, enter, is_launch
-from scannerjob.worker.records import HEADER
+from scannerjob.worker.launch import (
+    Launch,
+    OnError,
+    current,
+    enter,
+    execution_of,
+    is_launch,
+    undisturbed,
+)
+from scannerjob.worker.leases import End
+from scannerjob.worker.records import HEADER, State
 from scannerjob.worker.stores import open_store
 
 _MARK = "_scannerjob_guarded"
@@ -52,18 +62,30 @@ def _connect(app: Any, guard: Guard) -> None:
 
     def begin_worker(sender: Any, **_: Any) -> None:
         if sender.app == app:
+            _refuse_spawn(sender)
             guard_tasks()  # those, too, that came after the app was finalized
             guard.start()
 
     def end_task(task: Any, retval: Any, state: str | None, **_: Any) -> None:
         guard.end(task, state, retval)
 
-    # Also in a pool's process that was not forked, where no worker begins.
+    def revoke_task(request: Any, terminated: bool, expired: bool, **_: Any) -> None:
+        # One that is terminated ends by itself; of one that expired the operator knows.
+        if not terminated and not expired:
+            guard.revoke(request)
+
     app.on_after_finalize.connect(guard_tasks, weak=False)
     if app.finalized:
         guard_tasks()
     signals.worker_init.connect(begin_worker, weak=False)
     signals.task_postrun.connect(end_task, weak=False)
+    signals.task_revoked.connect(revoke_task, weak=False)
+
+
+def _refuse_spawn(worker: Any) -> None:
+    """Spawned processes have another app, made from the settings of this one, without a guard."""
+    if getattr(worker, "pool_start_method", "fork") != "fork":
+        sys.exit("the guard needs worker_pool_start_method = 'fork': other processes are unguarded")
 
 
 class Guard:
@@ -75,7 +97,6 @@ class Guard:
         self._on_error = on_error
         self._store = open_store(url)
         self._heartbeats: Heartbeats | None = None
-        self._inherited: list[object] = []
         os.register_at_fork(after_in_child=self._begin_anew)
 
     def start(self) -> None:
@@ -131,29 +152,35 @@ class Guard:
         launch = current()
         if not is_launch(request) or (launch and launch.request is request):
             return
-        launch = Launch(task, lambda: self._store, self._beats(), self._on_error)
+        launch = Launch(task, self._store, self._beats(), self._on_error)
         enter(launch)
         if not launch.begin():
             from celery.exceptions import Ignore
 
             enter(None)
-            raise Ignore(f"launch {request.id} was begun or given up elsewhere")
+            _logger.info("launch %s was begun elsewhere, or given up: ignored here", request.id)
+            raise Ignore(f"launch {request.id} was begun elsewhere, or given up")
 
     def end(self, task: Any, state: str | None, outcome: Any) -> None:
         """Write down how it ended, if it is one that was claimed."""
         launch = current()
         if launch and launch.request is task.request:
-            enter(None)
-            launch.end(state, outcome)
+            # An end that is not told would leave it held for as long as this process lives.
+            with undisturbed():
+                enter(None)
+                launch.end(state, outcome)
+
+    def revoke(self, request: Any) -> None:
+        """Have it written down that nothing of it runs: a worker was told to drop its messages."""
+        if is_launch(request):
+            self._beats().finish(End(execution_of(request), State.FAILED, "it was revoked"))
 
     def _beats(self) -> Heartbeats:
         self._heartbeats = self._heartbeats or open_heartbeats(self._store)
         return self._heartbeats
 
     def _begin_anew(self) -> None:
-        """After a fork: connections are the parent's, and are left to it as they are."""
-        self._inherited += [self._store, self._heartbeats]
-        self._store = open_store(self._url)
+        """After a fork; the store does so by itself."""
         self._heartbeats = None
 
 

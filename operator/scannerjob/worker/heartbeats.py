@@ -99,14 +99,22 @@ class Beats:
         with self._lock:
             self._known[execution.owner] = verb, execution, how
             if self._connection is None:
-                self._connect()
-                threading.Thread(target=self._listen, name="guard", daemon=True).start()
+                self._begin()
             else:
                 self._send([execution.owner])
 
-    def _connect(self) -> None:
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        connection.connect(self._address)
+    def _begin(self) -> None:
+        self._connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._connect(self._connection)
+        threading.Thread(target=self._listen, name="guard", daemon=True).start()
+
+    def _connect(self, connection: socket.socket) -> None:
+        """Tell all that is known. Where that fails, `_listen` tries again."""
+        try:
+            connection.connect(self._address)
+        except OSError as error:
+            _logger.debug("the guard's heartbeat process cannot be reached: %s", error)
+            return
         self._connection = connection
         self._send(list(self._known))
 
@@ -136,17 +144,10 @@ class Beats:
                 owner = ""
             if owner:
                 self._note_lost(owner)
-            else:
-                self._connect_again()
-
-    def _connect_again(self) -> None:
-        while True:
+                continue
             time.sleep(_PAUSE)
             with self._lock:
-                try:
-                    return self._connect()
-                except OSError as error:
-                    _logger.debug("the guard's heartbeat process cannot be reached: %s", error)
+                self._connect(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
 
     def _let_go(self) -> None:
         if self._connection:

@@ -7,7 +7,7 @@ import secrets
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -32,17 +32,11 @@ _logger = logging.getLogger(__name__)
 
 
 class Launch:
-    """The execution of a launch that `task` is about to be, in its current request.
+    """The execution of a launch that `task` is about to be, in its current request."""
 
-    `store` gives this process's store: that of a fork is another one.
-    """
-
-    def __init__(
-        self, task: Any, store: Callable[[], Store], heartbeats: Heartbeats, on_error: OnError
-    ) -> None:
+    def __init__(self, task: Any, store: Store, heartbeats: Heartbeats, on_error: OnError) -> None:
         request = task.request
-        generation = request.retries + _REPLACED * (request.replaced_task_nesting or 0)
-        self.execution = Execution(request.id, generation, secrets.token_hex(16))
+        self.execution = execution_of(request)
         self.request = request
         self.replaced = False
         """Whether a task that replaces this one, under the same id, was sent."""
@@ -67,12 +61,11 @@ class Launch:
             return "its lease had lapsed, and it was given up or begun anew"
         try:
             with undisturbed():
-                lost = self._store().renew([self.execution], self._heartbeats.lease)
+                lost = self._store.renew([self.execution], self._heartbeats.lease)
         except Exception as error:  # noqa: BLE001 - whatever a client raises, nothing is known
             _let_pass(error)
-            return (
-                None if self._on_error == "run" else f"the guard's store cannot be asked: {error}"
-            )
+            unknown = f"the guard's store cannot be asked: {error}"
+            return None if self._on_error == "run" else unknown
         return "it was given up or begun anew" if lost else None
 
     def end(self, state: str | None, outcome: Any) -> None:
@@ -82,14 +75,14 @@ class Launch:
         """
         end = End(self.execution, *self._verdict(state, outcome))
         try:
-            with undisturbed():
-                held = self._store().finish(end.execution, end.state, end.reason, end.delay)
+            held = self._store.finish(end.execution, end.state, end.reason, end.delay)
         except Exception as error:  # noqa: BLE001 - whatever a client raises, it is tried again
             _logger.warning("the end of launch %s is written later: %s", self.execution.id, error)
             self._heartbeats.finish(end)
             return
         self._heartbeats.release(self.execution)
-        if not held:
+        # A retry may have begun before this one could say that it is on its way.
+        if not held and end.state is not State.RETRYING:
             _logger.warning(
                 "launch %s has ended as %s, and was not this execution's any more",
                 self.execution.id,
@@ -101,7 +94,7 @@ class Launch:
         while True:
             try:
                 with undisturbed():
-                    return self._store().claim(self.execution, self._heartbeats.lease)
+                    return self._store.claim(self.execution, self._heartbeats.lease)
             except Exception as error:  # noqa: BLE001 - whatever a client raises, nothing is known
                 _let_pass(error)
                 if self._on_error == "run":
@@ -130,11 +123,11 @@ class Launch:
             case "REJECTED" if outcome.requeue and self._requeues:
                 return State.QUEUED, "", 0.0
             case "REJECTED":
-                return State.FAILED, f"the task was rejected: {outcome.reason}"[:_MAX_REASON], 0.0
+                return State.FAILED, _cut(f"the task was rejected: {_said(outcome.reason)}"), 0.0
             case "FAILURE":
                 return State.FAILED, _reason(outcome), 0.0
             case _:
-                return State.FAILED, "its worker was stopped", 0.0
+                return State.FAILED, "its worker process was terminated", 0.0
 
 
 _current: ContextVar[Launch | None] = ContextVar("scannerjob_launch", default=None)
@@ -148,6 +141,12 @@ def current() -> Launch | None:
 def enter(launch: Launch | None) -> None:
     """Make it the one that is executed here."""
     _current.set(launch)
+
+
+def execution_of(request: Any) -> Execution:
+    """The execution that a request is, with an owner of its own."""
+    generation = request.retries + _REPLACED * (request.replaced_task_nesting or 0)
+    return Execution(request.id, generation, secrets.token_hex(16))
 
 
 def is_launch(request: Any) -> bool:
@@ -189,11 +188,22 @@ def _let_pass(error: Exception) -> None:
 def _delay(when: Any) -> float:
     """In seconds: how long until a retry, by the clock that Celery made its time with."""
     if isinstance(when, datetime):
-        zone = when.tzinfo or UTC
-        return max(0.0, (when - datetime.now(zone).replace(tzinfo=when.tzinfo)).total_seconds())
+        at = when if when.tzinfo else when.replace(tzinfo=UTC)
+        return max(0.0, (at - datetime.now(UTC)).total_seconds())
     return float(when or 0)
 
 
 def _reason(error: Any) -> str:
-    said = str(error)
-    return (f"{type(error).__name__}: {said}" if said else type(error).__name__)[:_MAX_REASON]
+    said, kind = _said(error), type(error).__name__
+    return _cut(f"{kind}: {said}" if said else kind)
+
+
+def _said(error: Any) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - an author's own exception may fail to say anything
+        return ""
+
+
+def _cut(reason: str) -> str:
+    return reason[:_MAX_REASON]

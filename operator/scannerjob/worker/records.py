@@ -98,7 +98,8 @@ class Store(Protocol):
         """Let these go on for `lease` seconds from now; the ids of those that have lost theirs.
 
         One that is QUEUED, or gone, is written anew: the store has forgotten it, and nobody else
-        has begun it since. One that is RUNNING under another owner, or in any other state, is lost.
+        has begun it since. One that is RUNNING under another owner, or in any other state, is lost;
+        so is one that is QUEUED because this execution has given it back.
         """
         ...
 

@@ -15,6 +15,7 @@ from typing import Any
 import redis
 from redis.exceptions import RedisError
 
+from scannerjob.worker import redis_scripts
 from scannerjob.worker.errors import StoreError
 from scannerjob.worker.records import RETENTION, Execution, Reading, Record, State
 
@@ -31,140 +32,6 @@ def record_key(launch_id: str) -> str:
     return f"scannerjob:launch:{launch_id}"
 
 
-# Before each script: the server's clock, and what a record is. Times are in milliseconds. Fields
-# which others keep in the same hash, such as the number of sends, are left as they are. A look
-# writes, too, so that a server which may not be written to does not answer: a replica that was the
-# master, or a master that has lost its replicas.
-_PRELUDE = """
-local retention = ARGV[1]
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-
-local function keep(key)
-  redis.call('EXPIRE', key, retention)
-end
-
-local function look(key)
-  keep(key)
-  local found = redis.call('HMGET', key, 'state', 'retries', 'owner', 'until')
-  local record = {state = found[1], retries = tonumber(found[2]) or 0, owner = found[3]}
-  record.running = record.state == 'running'
-  record.waiting = not record.state or record.state == 'queued'
-  record.lapsed = record.running and (tonumber(found[4]) or 0) <= now
-  return record
-end
-
-local function run(key, retries, owner, lease)
-  redis.call('HSET', key, 'state', 'running', 'retries', retries, 'owner', owner,
-             'until', now + lease)
-  redis.call('HDEL', key, 'reason', 'was')
-  keep(key)
-end
-
-local function contents(key)
-  return redis.call('HMGET', key, 'state', 'retries', 'owner', 'until', 'reason', 'was')
-end
-"""
-
-_CLAIM = """
-local key, retries, owner, lease = KEYS[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
-local record = look(key)
-local earlier = record.retries < retries
-local ours = record.owner == owner
-local abandoned = record.lapsed and record.retries == retries
-if record.waiting
-    or (record.running and (earlier or ours or abandoned))
-    or (record.state == 'retrying' and earlier) then
-  run(key, retries, owner, lease)
-  return 1
-end
-return 0
-"""
-
-# The places of those that have lost theirs.
-_RENEW = """
-local lease, lost = tonumber(ARGV[2]), {}
-for place, key in ipairs(KEYS) do
-  local retries, owner = ARGV[1 + 2 * place], ARGV[2 + 2 * place]
-  local record = look(key)
-  if record.waiting or (record.running and record.owner == owner) then
-    run(key, retries, owner, lease)
-  else
-    lost[#lost + 1] = place
-  end
-end
-return lost
-"""
-
-# A user who may not publish has its records changed all the same.
-_FINISH = """
-local key, retries, owner = KEYS[1], ARGV[2], ARGV[3]
-local state, reason, delay, channel, id = ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8]
-local record = look(key)
-if record.waiting or (record.running and record.owner == owner) then
-  redis.call('HSET', key, 'state', state, 'retries', retries, 'owner', owner, 'reason', reason)
-  redis.call('HDEL', key, 'until', 'was')
-  if delay ~= '' then
-    redis.call('HSET', key, 'until', now + tonumber(delay))
-  end
-  keep(key)
-  redis.pcall('PUBLISH', channel, id)
-  return 1
-end
-local written = record.state == state and record.retries == tonumber(retries)
-    and record.owner == owner and redis.call('HGET', key, 'reason') == reason
-return written and 1 or 0
-"""
-
-_HOLDS = """
-local key, owner = KEYS[1], ARGV[2]
-local record = look(key)
-return record.running and record.owner == owner and not record.lapsed and 1 or 0
-"""
-
-_REGISTER = """
-local states = {}
-for place, key in ipairs(KEYS) do
-  redis.call('HSETNX', key, 'state', 'queued')
-  keep(key)
-  states[place] = redis.call('HGET', key, 'state')
-end
-return states
-"""
-
-_READ = """
-local function told(section, field)
-  local info = redis.pcall('INFO', section)
-  return type(info) == 'string' and string.match(info, field .. ':(%w+)') or ''
-end
-
-local run, history = told('server', 'run_id'), told('replication', 'master_replid')
-local records = {}
-for place, key in ipairs(KEYS) do
-  keep(key)
-  records[place] = contents(key)
-end
-return {run, history, now, records}
-"""
-
-_SUPERSEDE = """
-local records = {}
-for place, key in ipairs(KEYS) do
-  local record = look(key)
-  if record.waiting or record.state == 'retrying' or record.lapsed then
-    redis.call('HSET', key, 'state', 'superseded')
-    redis.call('HDEL', key, 'until', 'was')
-    if record.state then
-      redis.call('HSET', key, 'was', record.state)
-    end
-  end
-  keep(key)
-  records[place] = contents(key)
-end
-return records
-"""
-
-
 class RedisStore:
     """A `Store` in the database that `client` is connected to, and to be closed with it.
 
@@ -174,13 +41,13 @@ class RedisStore:
 
     def __init__(self, client: redis.Redis) -> None:
         self._client = client
-        self._claim = _Script(client, _CLAIM)
-        self._renew = _Script(client, _RENEW)
-        self._finish = _Script(client, _FINISH)
-        self._holds = _Script(client, _HOLDS)
-        self._register = _Script(client, _REGISTER)
-        self._read = _Script(client, _READ)
-        self._supersede = _Script(client, _SUPERSEDE)
+        self._claim = _Script(client, redis_scripts.CLAIM)
+        self._renew = _Script(client, redis_scripts.RENEW)
+        self._finish = _Script(client, redis_scripts.FINISH)
+        self._holds = _Script(client, redis_scripts.HOLDS)
+        self._register = _Script(client, redis_scripts.REGISTER)
+        self._read = _Script(client, redis_scripts.READ)
+        self._supersede = _Script(client, redis_scripts.SUPERSEDE)
         self._checked = False
 
     def __str__(self) -> str:
@@ -271,16 +138,18 @@ class RedisStore:
 class _Script:
     """A script about the records of some launches; loaded where the server does not know it."""
 
-    def __init__(self, client: redis.Redis, body: str) -> None:
-        self._script = client.register_script(_PRELUDE + body)
+    def __init__(self, client: redis.Redis, script: str) -> None:
+        self._script = client.register_script(redis_scripts.PRELUDE + script)
         self._pool = client.connection_pool
 
     def __call__(self, ids: Sequence[str], *arguments: str | int) -> Any:
         try:
             return self._script([record_key(each) for each in ids], [int(RETENTION), *arguments])
-        except redis.ReadOnlyError:
-            # The master has become a replica: its name may lead to another server by now.
-            self._pool.disconnect(inuse_connections=False)
+        except redis.ResponseError as error:
+            # Of a script, not every version of Redis says it with an error of its own kind.
+            if "read only replica" in str(error):
+                # The master has become one: its name may lead to another server by now.
+                self._pool.disconnect(inuse_connections=False)
             raise
 
 

@@ -17,14 +17,13 @@ from sqlalchemy import (
     BigInteger,
     Connection,
     Engine,
-    Row,
     String,
-    Table,
     Update,
     and_,
     delete,
     insert,
     literal_column,
+    not_,
     null,
     or_,
     select,
@@ -35,6 +34,7 @@ from sqlalchemy.sql import ColumnElement
 
 from scannerjob.worker.records import RETENTION, Execution, Reading, Record, State
 from scannerjob.worker.sql_engine import within
+from scannerjob.worker.sql_rows import inserted, look, record_of, rows_of, write
 from scannerjob.worker.sql_tables import CLOCKS, SERVERS, create_tables, identity, launch
 
 _Result = TypeVar("_Result")
@@ -65,7 +65,8 @@ class SqlStore:
     def __str__(self) -> str:
         url = self._engine.url
         port = f":{url.port}" if url.port else ""
-        return f"{url.get_backend_name()} {url.host or ''}{port}/{url.database}"
+        server = f"{url.host}{port}/" if url.host else ""
+        return f"{url.get_backend_name()} {server}{url.database}"
 
     def claim(self, execution: Execution, lease: float) -> bool:
         """See Store."""
@@ -80,7 +81,7 @@ class SqlStore:
             and_(_is.state == State.RETRYING.value, earlier),
         )
         values = self._running(execution, lease)
-        return self._ask(lambda connection: _write(connection, execution.id, free, values))
+        return self._ask(lambda connection: write(connection, execution.id, free, values))
 
     def renew(self, executions: Sequence[Execution], lease: float) -> set[str]:
         """See Store. One statement, as long as no record is gone and none is lost."""
@@ -92,15 +93,14 @@ class SqlStore:
         """See Store. Who wants to know of it asks `ended_since`; of `reason` 1000 letters stay."""
         reason = reason.replace("\0", "")[:_MAX_REASON]
         until = self._now + _milliseconds(delay) if state is State.RETRYING else null()
-        values = self._values(
-            state, execution, until=until, reason=reason, was=null(), ended=self._now
-        )
+        ended = null() if state is State.QUEUED else self._now
+        values = self._values(state, execution, until=until, reason=reason, was=null(), ended=ended)
         wanted = (state, execution.retries, execution.owner, reason)
 
         def end(connection: Connection) -> bool:
-            if _write(connection, execution.id, _held_by(execution), values):
+            if write(connection, execution.id, _held_by(execution), values):
                 return True
-            found = _look(connection, [execution.id]).get(execution.id)
+            found = look(connection, [execution.id]).get(execution.id)
             return found is not None and _told(found) == wanted
 
         return self._ask(end)
@@ -120,11 +120,11 @@ class SqlStore:
         """See Store."""
 
         def have(connection: Connection) -> Mapping[str, State]:
-            found = _look(connection, ids)
+            found = look(connection, ids)
             missing = [each for each in ids if each not in found]
             if missing:
                 self._insert(connection, missing, State.QUEUED)
-                found = _look(connection, ids)
+                found = look(connection, ids)
             return {each: found[each].state for each in ids}
 
         return self._ask(have)
@@ -132,8 +132,8 @@ class SqlStore:
     def read(self, ids: Sequence[str]) -> Reading:
         """See Store. `identity` is that of the tables and of the server.
 
-        Both are told of: tables that were dropped, and a server that was begun anew or has taken
-        another's place. A backup that was put back under a running server is not noticed.
+        It is another one where tables were dropped, or a server has taken another's place, or, of
+        PostgreSQL, was begun anew. Not noticed is a backup that is put back under a running server.
         """
         return self._ask(lambda connection: self._read(connection, ids))
 
@@ -177,7 +177,7 @@ class SqlStore:
         create_tables(self._engine)
         with self._engine.connect() as connection:
             if connection.execute(select(identity)).first() is None:
-                _inserted(connection, identity, only=1, identity=str(uuid4()))
+                inserted(connection, identity, only=1, identity=str(uuid4()))
         self._prepared = True
 
     def _values(self, state: State, execution: Execution, **others: Any) -> dict[str, Any]:
@@ -217,19 +217,20 @@ class SqlStore:
 
     def _renew_one(self, connection: Connection, execution: Execution, lease: float) -> bool:
         values = self._running(execution, lease)
-        return _write(connection, execution.id, _held_by(execution), values)
+        allowed = and_(_held_by(execution), not_(_given_back_by(execution)))
+        return write(connection, execution.id, allowed, values)
 
     def _read(self, connection: Connection, ids: Sequence[str]) -> Reading:
         # Before the records: none of them has lapsed by this moment that might not have.
         whole = select(identity.c.identity, self._server.label("server"), self._now.label("now"))
         store = connection.execute(whole).one()
-        rows = _rows(connection, ids)
+        rows = rows_of(connection, ids)
         self._keep(connection, [row.id for row in rows if row.kept < store.now + _KEPT // 2])
         self._prune(connection)
         return Reading(
             identity=f"{store.identity} {store.server}".strip(),
             now=store.now / 1000,
-            records={row.id: _record(row) for row in rows},
+            records={row.id: record_of(row) for row in rows},
         )
 
     def _keep(self, connection: Connection, ids: Sequence[str]) -> None:
@@ -247,14 +248,14 @@ class SqlStore:
     def _supersede(self, connection: Connection, ids: Sequence[str]) -> Mapping[str, Record]:
         change = self._give_up(ids)
         connection.execute(change)
-        found = _look(connection, ids)
+        found = look(connection, ids)
         missing = [each for each in ids if each not in found]
         if not missing:
             return found
         self._insert(connection, missing, State.SUPERSEDED)
         # Somebody may have written one of them first.
         connection.execute(change)
-        return _look(connection, ids)
+        return look(connection, ids)
 
     def _give_up(self, ids: Sequence[str]) -> Update:
         idle = or_(
@@ -288,56 +289,16 @@ class SqlStore:
             connection.execute(insert(launch), rows)
         except IntegrityError:
             for row in rows:
-                _inserted(connection, launch, **row)
+                inserted(connection, launch, **row)
 
 
-def _write(
-    connection: Connection, launch_id: str, allowed: ColumnElement[bool], values: Mapping[str, Any]
-) -> bool:
-    """Change the record where that is allowed, or write it where there is none."""
-    change = update(launch).where(_is.id == launch_id, allowed).values(values)
-    return (
-        _changed(connection, change)
-        or _inserted(connection, launch, id=launch_id, **values)
-        # Another may have been written between the two.
-        or _changed(connection, change)
-    )
-
-
-def _changed(connection: Connection, change: Update) -> bool:
-    return connection.execute(change).rowcount == 1
-
-
-def _inserted(connection: Connection, table: Table, **values: Any) -> bool:
-    try:
-        connection.execute(insert(table).values(values))
-    except IntegrityError:
-        return False
-    return True
+def _given_back_by(execution: Execution) -> ColumnElement[bool]:
+    return and_(_is.state == State.QUEUED.value, _is.owner == execution.owner)
 
 
 def _held_by(execution: Execution) -> ColumnElement[bool]:
     ours = and_(_is.state == State.RUNNING.value, _is.owner == execution.owner)
     return or_(_is.state == State.QUEUED.value, ours)
-
-
-def _rows(connection: Connection, ids: Sequence[str]) -> Sequence[Row[Any]]:
-    return connection.execute(select(launch).where(_is.id.in_(ids))).all()
-
-
-def _look(connection: Connection, ids: Sequence[str]) -> dict[str, Record]:
-    return {row.id: _record(row) for row in _rows(connection, ids)}
-
-
-def _record(row: Row[Any]) -> Record:
-    return Record(
-        state=State(row.state),
-        retries=row.retries,
-        owner=row.owner,
-        until=None if row.until is None else row.until / 1000,
-        reason=row.reason or "",
-        was=State(row.was) if row.was else None,
-    )
 
 
 def _told(record: Record) -> tuple[State, int, str, str]:

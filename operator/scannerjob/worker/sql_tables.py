@@ -16,7 +16,7 @@ CLOCKS = {
 }
 # Which server this is, and since when it runs where it tells that as it is.
 SERVERS = {
-    "postgresql": "CAST(pg_postmaster_start_time() AS TEXT)",
+    "postgresql": "CAST(EXTRACT(EPOCH FROM pg_postmaster_start_time()) AS TEXT)",
     "mysql": "CONCAT(@@hostname, ':', @@port, ':', @@server_id)",
     "sqlite": "''",
 }

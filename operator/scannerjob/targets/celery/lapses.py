@@ -123,6 +123,16 @@ class View:
         told = {each: self._told(each, record, series) for each, record in found.items()}
         return {each: observation for each, observation in told.items() if observation}
 
+    def is_unclear(self, launch: str) -> bool:
+        """Whether its record is missing, and whoever holds it may yet write it again.
+
+        It is not to be superseded then: it may run.
+        """
+        sight, series = self.sights.get(launch), self._lapses.series
+        if sight is None or sight.record is not None:
+            return False
+        return series is None or not _is_missing(sight, series)
+
     def _sight(self, launch: str, record: Record | None, series: Series, moment: Moment) -> Sight:
         """The sight that this one continues, or a new one."""
         before = self.sights.get(launch)
@@ -133,7 +143,7 @@ class View:
         sight = self.sights.get(launch)
         seen_for = series.last.after(sight.first) if sight else 0.0
         if record is None:
-            return _FORGOTTEN if seen_for >= STEADY else None
+            return _FORGOTTEN if sight and _is_missing(sight, series) else None
         if sight and series.is_steady and seen_for >= SEEN_AGAIN:
             return _SILENT
         return observation(record)
@@ -141,6 +151,10 @@ class View:
 
 def _at(moment: Moment) -> float:
     return moment.at
+
+
+def _is_missing(sight: Sight, series: Series) -> bool:
+    return sight.first.at >= series.first.at and series.last.after(sight.first) >= STEADY
 
 
 def _has_lapsed(record: Record, now: float) -> bool:
