@@ -87,8 +87,8 @@ def test_a_thread_that_has_nothing_to_renew_ends(
     with redis.Redis.from_url(redis_url) as client:
         for _ in range(2):
             with single_flight("item", client=client, lease=1):
-                assert {*threading.enumerate()} > others
-            eventually(lambda: {*threading.enumerate()} <= others, 60, "the thread ends")
+                assert {*threading.enumerate()} - others
+            eventually(lambda: not {*threading.enumerate()} - others, 60, "the thread ends")
 
 
 def test_the_lock_of_a_process_that_was_killed_is_free_after_its_lease(
