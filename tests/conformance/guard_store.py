@@ -249,7 +249,7 @@ class GuardStoreSuite:
         store, ours = world.store(), execution("a")
         assert store.claim(ours, 0.0)
         assert not store.holds(ours)
-        assert store.claim(execution("a", owner="other"), 0.0)
+        assert not store.claim(execution("a", owner="other"), 0.0)
         assert store.supersede(["a"])["a"].state is State.SUPERSEDED
 
     def test_an_end_that_is_told_otherwise_is_not_the_one_that_was_written(
