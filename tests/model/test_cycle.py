@@ -49,7 +49,7 @@ async def _claim_whatever_becomes_of_it(
 
 
 def _lives_are_over_at_once(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(settle, "_lapsed", lambda item, facts: item.until is not None)
+    patch.setattr(settle, "life_is_over", lambda item, facts: item.until is not None)
 
 
 def _a_look_that_failed_shows_no_rows(patch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ from kombu.entity import Exchange, Queue
 from scannerjob.model.facts import Fact
 from scannerjob.ports import ConfigurationError, TargetError
 from scannerjob.targets.celery import Brokers, CeleryTarget
+from scannerjob.worker.records import HEADER
 from tests.support.celery_target import (
     ACCEPTED,
     NOT_SENT,
@@ -110,7 +111,7 @@ def test_messages_are_what_a_celery_producer_publishes(
             expires=send.expires_at,
             time_limit=5,
             connection=connection,
-            **options,
+            **{**options, "headers": {**options.get("headers", {}), HEADER: send.item.id}},
         )
     queue = options.get("queue", "celery")
     spec = {"routingKey" if k == "routing_key" else k: v for k, v in options.items()}

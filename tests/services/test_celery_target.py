@@ -19,6 +19,7 @@ from kombu.entity import Exchange, Queue
 from scannerjob.model.facts import Backlog, Fact, Observation
 from scannerjob.ports import TargetError
 from scannerjob.targets.celery import CeleryTarget
+from scannerjob.worker.records import HEADER
 from tests.support.celery_target import (
     ACCEPTED,
     NOT_SENT,
@@ -104,7 +105,7 @@ def test_messages_are_what_a_celery_producer_writes(
             expires=send.expires_at,
             time_limit=5,
             connection=connection,
-            **options,
+            **{**options, "headers": {**options.get("headers", {}), HEADER: send.item.id}},
         )
     expected, names = drain(client), set(client.keys("_kombu*"))
     spec = {"routingKey" if k == "routing_key" else k: v for k, v in options.items()}
