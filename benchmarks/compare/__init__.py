@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Sequence
 
 from benchmarks.compare import broker_lost, makespan, slow, workers_down, workers_killed
-from benchmarks.compare.rivals import library
 from benchmarks.table import Table
+from tests.support.rivals import rivals
 
 SCENARIOS = {
     "A": workers_down.run,
@@ -18,7 +18,7 @@ SCENARIOS = {
 
 def run(only: Sequence[str] = ()) -> Iterator[Table]:
     """One table for each scenario, as each is done; of those in `only`, if any are named."""
-    library()  # before several threads ask for it
+    rivals()  # before several threads ask for it
     for name, scenario in SCENARIOS.items():
         if name in (only or SCENARIOS):
             yield scenario()

@@ -14,13 +14,13 @@ from pathlib import Path
 import scannerjob
 from benchmarks import containers
 from benchmarks.compare.publishes import RabbitPublishes, RedisPublishes
-from benchmarks.compare.rivals import library
 from benchmarks.compare.run import Run
 from benchmarks.compare.systems import SYSTEMS, System
 from scannerjob.demo.judge import Execution
 from tests.support.celery_worker import CeleryWorker
 from tests.support.processes import Process
 from tests.support.rabbitmq import RabbitServer
+from tests.support.rivals import rivals
 from tests.support.servers import PostgresServer, RedisServer
 from tests.support.site import Site
 from tests.support.waiting import eventually
@@ -133,7 +133,7 @@ class Stage:
     def _env(self) -> dict[str, str]:
         package = Path(scannerjob.__file__).parents[1]
         return {
-            "PYTHONPATH": f"{package}:{library()}",
+            "PYTHONPATH": f"{package}:{rivals()}",
             "SYSTEM": self.system.kind,
             "LOCKS": self.redis.url,
             "LOCK": str(self.system.lock),

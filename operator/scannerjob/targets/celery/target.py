@@ -14,10 +14,11 @@ from scannerjob.model.spec import CeleryTarget as CelerySpec
 from scannerjob.ports import TargetError
 from scannerjob.targets.celery.events import Watch
 from scannerjob.targets.celery.guard import Guard
+from scannerjob.targets.celery.lapses import STEADY
 from scannerjob.targets.celery.outcomes import Outcomes
 from scannerjob.targets.celery.publisher import Publisher
 from scannerjob.targets.celery.redis_broker import RETENTION
-from scannerjob.worker.records import LEASE, State
+from scannerjob.worker.records import State
 
 log = logging.getLogger(__name__)
 
@@ -131,7 +132,7 @@ class CeleryTarget:
         nowhere = waiting if empty and self._guard_works else set()
         now = boottime()
         self._unplaced = {each: self._unplaced.get(each, now) for each in nowhere}
-        lost = {each for each, since in self._unplaced.items() if now - since > 2 * LEASE}
+        lost = {each for each, since in self._unplaced.items() if now - since > STEADY}
         placed = {**seen, **{each: Observation(Fact.FORGOTTEN) for each in lost}}
         if not self._shares_records:
             # A record tells only that it was about to be sent.
@@ -180,17 +181,18 @@ class CeleryTarget:
         """Mark these, so that what still comes of them does nothing. Raises TargetError.
 
         With a guard, whatever does not run now, but for what it is not known of: see
-        `View.is_unclear`. Without one, on a Redis that evicts nothing, what
-        was never put: to be believed only within `traits.resend_within` of the first claim, since
-        an older record may be gone, and its launch look like one that never was.
+        `View.is_unclear`. Without one, on a Redis that evicts nothing, what was never put: to be
+        believed only within `traits.resend_within` of the first claim, since an older record may be
+        gone, and its launch look like one that never was.
         """
-        if self._guard and self._view:
-            ids = [each for each in ids if not self._view.is_unclear(each)]
-        if self._guard and ids:
-            given_up = await self._guard.supersede(list(ids))
-            self._note_unguarded(given_up)
-            return given_up
-        return await self._publisher.supersede(list(ids)) if ids else {}
+        if self._guard is None or self._view is None:
+            return await self._publisher.supersede(list(ids)) if ids else {}
+        clear = [each for each in ids if not self._view.is_unclear(each)]
+        if not clear:
+            return {}
+        given_up = await self._guard.supersede(clear)
+        self._note_unguarded(given_up)
+        return given_up
 
     def _note_unguarded(self, given_up: Mapping[str, Observation]) -> None:
         unbegun = sum(seen.fact is Fact.SUPERSEDED for seen in given_up.values())
