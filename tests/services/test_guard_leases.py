@@ -101,6 +101,73 @@ def test_a_worker_that_dies_alone_is_recorded_at_once(stage: GuardStage, pool: s
     heartbeat.wait(30)
 
 
+@pytest.mark.parametrize("pool", ["prefork", "threads", "solo", "gevent"])
+def test_what_a_dead_worker_held_is_recorded_by_the_next_on_its_machine(
+    stage: GuardStage, pool: str
+) -> None:
+    worker = stage.worker(pool=pool, leases=LONG)
+    launch = stage.send("work")
+    stage.wait_for("begin", launch)
+    worker.kill()
+    assert stage.certain(launch).state is State.RUNNING
+    worker.start()
+    assert stage.wait_until(launch, State.FAILED).reason == "its worker process died"
+
+
+def test_what_a_dead_worker_held_is_recorded_by_another_on_its_machine(
+    stage: GuardStage, tmp_path: Path
+) -> None:
+    machine = {"TMPDIR": str(tmp_path)}
+    worker = stage.worker(concurrency=1, leases=LONG, env=machine)
+    launch = stage.send("work")
+    stage.wait_for("begin", launch)
+    other = stage.worker(concurrency=1, leases=LONG, env=machine)
+    worker.kill()
+    stage.wait_until(launch, State.FAILED)
+    eventually(lambda: f"a worker has died that had launch {launch}" in other.log())
+    stage.release()
+    stage.wait_until(stage.send("work"), State.DONE)
+
+
+def test_a_worker_is_dead_only_once_all_that_it_has_forked_is(
+    stage: GuardStage, tmp_path: Path
+) -> None:
+    machine = {"TMPDIR": str(tmp_path)}
+    worker = stage.worker(concurrency=1, leases=LONG, env=machine)
+    launch = stage.send("fork")
+    stage.wait_for("begin", launch)
+    executing = psutil.Process(stage.pid(launch))
+    forked = eventually(executing.children)
+    for process in (_heartbeat(worker), psutil.Process(worker.pid), executing):
+        process.kill()
+    other = stage.worker(concurrency=1, leases=LONG, env=machine)
+    later = stage.send("work")
+    stage.wait_for("begin", later)
+    other.kill()
+    stage.worker(concurrency=1, leases=LONG, env=machine)
+    stage.wait_until(later, State.FAILED)
+    assert stage.certain(launch).state is State.RUNNING
+    for process in forked:
+        process.kill()
+    stage.wait_until(launch, State.FAILED)
+
+
+def test_an_end_that_the_store_missed_is_written_by_the_next_worker(
+    stage: GuardStage, store: RedisServer
+) -> None:
+    worker = stage.worker(leases=LONG)
+    launch = stage.send("work")
+    stage.wait_for("begin", launch)
+    store.kill()
+    stage.release()
+    stage.wait_for("postrun", launch)
+    eventually(lambda: f"the end of launch {launch} is written later" in worker.log())
+    worker.kill()
+    store.start()
+    worker.start()
+    stage.wait_until(launch, State.DONE)
+
+
 def test_a_worker_that_ends_takes_its_heartbeat_process_along(stage: GuardStage) -> None:
     worker = stage.worker()
     heartbeat = _heartbeat(worker)

@@ -13,8 +13,10 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 from scannerjob.worker import records
+from scannerjob.worker.journal import Journals
 
 ADDRESS = "SCANNERJOB_GUARD"
 """The environment's variable that tells a worker's processes where its heartbeat process is."""
@@ -30,11 +32,14 @@ class Beside:
     """The heartbeat process of this worker, started anew whenever it ends.
 
     The socket it listens on is the worker's: connections that are made while there is none wait
-    for the next.
+    for the next. So is its journal, which all processes that the worker forks keep locked. `store`
+    is the name of the store at `url`, without a password.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, store: str) -> None:
         self._url = url
+        self._store = store
+        self._journal: tuple[Path, int] | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
@@ -45,6 +50,7 @@ class Beside:
         name = f"scannerjob-guard-{secrets.token_hex(16)}"
         self._listener.bind(f"\0{name}")
         self._listener.listen(1024)
+        self._journal = _open_journal(self._store)
         self._start()
         os.environ[ADDRESS] = name
         # Only the worker's own end of the pipe tells that it lives.
@@ -57,7 +63,7 @@ class Beside:
             [sys.executable, "-P", "-m", "scannerjob.worker.heartbeat"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            pass_fds=[self._listener.fileno()],
+            pass_fds=[self._listener.fileno(), *([self._journal[1]] if self._journal else [])],
             # A terminal's signals are for the worker, which ends its tasks first.
             start_new_session=True,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
@@ -69,6 +75,7 @@ class Beside:
             "lease": records.LEASE,
             "beat": records.BEAT,
             "listener": self._listener.fileno(),
+            "journal": self._journal and (str(self._journal[0]), self._journal[1]),
         }
         try:
             process.stdin.write(json.dumps(told).encode() + b"\n")
@@ -105,3 +112,11 @@ class Beside:
         if self._process and self._process.stdin:
             with contextlib.suppress(OSError):
                 self._process.stdin.close()
+
+
+def _open_journal(store: str) -> tuple[Path, int] | None:
+    try:
+        return Journals(store).create()
+    except OSError as error:
+        _logger.info("if this worker dies as a whole, its leases will lapse: no journal: %s", error)
+        return None

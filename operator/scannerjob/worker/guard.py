@@ -102,7 +102,7 @@ class Guard:
     def start(self) -> None:
         """Start the process that sends heartbeats, before there are processes which need it."""
         try:
-            Beside(self._url).start()
+            Beside(self._url, str(self._store)).start()
         except Exception as error:  # noqa: BLE001 - for whatever reason, there is another way
             _logger.warning(
                 "the guard's heartbeat process cannot be started, threads renew leases instead: "

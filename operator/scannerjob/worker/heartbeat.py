@@ -2,7 +2,8 @@
 
 A thread of the worker could not: one call in C may hold all threads of its process. Each process of
 the worker that executes launches keeps a connection to this one. Once such a process has ended,
-what it held is written down as failed at once; while it is stopped, its leases lapse.
+what it held is written down as failed at once; while it is stopped, its leases lapse. What a whole
+worker held that has died on this machine is written down from its journal.
 """
 
 from __future__ import annotations
@@ -16,16 +17,15 @@ import socket
 import struct
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from scannerjob.worker.leases import End, Leases
-from scannerjob.worker.records import Execution, State
+from scannerjob.worker.journal import Journal, Journals
+from scannerjob.worker.leases import DIED, End, Leases
+from scannerjob.worker.records import BEAT, Execution, State
 from scannerjob.worker.stores import open_store
-
-DIED = "its worker process died"
-"""The reason of what a process held when it ended."""
 
 # In seconds. How soon a process is looked at whose connection has ended: it may take a moment to
 # die. And how long the store is tried once the worker is gone.
@@ -61,8 +61,16 @@ class Heartbeat:
     ended.
     """
 
-    def __init__(self, leases: Leases, listener: socket.socket, worker: BinaryIO) -> None:
+    def __init__(
+        self,
+        leases: Leases,
+        listener: socket.socket,
+        worker: BinaryIO,
+        left: Callable[[], list[End]],
+    ) -> None:
         self._leases = leases
+        self._left = left
+        self._look_left = 0.0
         self._listener = listener
         self._processes: dict[socket.socket, _Process] = {}
         self._parted: list[_Process] = []
@@ -83,6 +91,7 @@ class Heartbeat:
         for key, _ in self._selector.select(patience):
             self._read(key.fileobj)
         self._bury()
+        self._inherit()
         for execution in self._leases.act(self._frozen):
             self._tell_lost(execution)
 
@@ -126,6 +135,8 @@ class Heartbeat:
             process.held[execution.owner] = execution
         if verb == "hold":
             self._leases.hold(execution)
+        elif verb == "watch":
+            self._leases.watch(execution)
         elif verb == "finish":
             state, reason, delay = how
             self._leases.end(End(execution, State(state), reason, delay))
@@ -144,6 +155,15 @@ class Heartbeat:
                     self._leases.end(End(execution, State.FAILED, DIED))
                 process.held.clear()
         self._parted = [each for each in self._parted if each.held]
+
+    def _inherit(self) -> None:
+        """Write down what other workers on this machine have left that have died."""
+        if time.monotonic() < self._look_left:
+            return
+        self._look_left = time.monotonic() + BEAT
+        for end in self._left():
+            _logger.warning("a worker has died that had launch %s", end.execution.id)
+            self._leases.end(end)
 
     def _tell_lost(self, execution: Execution) -> None:
         for connection, process in self._processes.items():
@@ -189,10 +209,13 @@ def main() -> None:
     worker = sys.stdin.buffer
     told = json.loads(worker.readline())
     store = open_store(told["url"])
-    leases = Leases(store, told["lease"], told["beat"])
+    journal = Journal(Path(told["journal"][0]), told["journal"][1]) if told["journal"] else None
+    leases = Leases(store, told["lease"], told["beat"], journal)
     listener = socket.socket(fileno=told["listener"])
     os.write(sys.stdout.fileno(), b".")
-    Heartbeat(leases, listener, worker).run()
+    Heartbeat(leases, listener, worker, Journals(str(store)).left if journal else list).run()
+    if journal:
+        journal.remove()
     store.close()
 
 

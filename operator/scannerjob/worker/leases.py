@@ -6,11 +6,15 @@ import logging
 import time
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 from scannerjob.worker.records import Execution, State, Store
 
 _AGAIN = 1.0
 """In seconds: when a store that could not be asked is asked again."""
+
+DIED = "its worker process died"
+"""The reason of what a process held when it ended."""
 
 _logger = logging.getLogger(__name__)
 
@@ -25,13 +29,31 @@ class End:
     delay: float = 0.0
 
 
+class Heir(Protocol):
+    """Who knows what is to be written if nobody is left to do so; see `journal.Journal`."""
+
+    def put(self, end: End) -> None:
+        """Have this written then."""
+        ...
+
+    def drop(self, owner: str) -> None:
+        """There is nothing to be written of it any more."""
+        ...
+
+
+class _Nobody:
+    def put(self, end: End) -> None: ...
+    def drop(self, owner: str) -> None: ...
+
+
 class Leases:
     """Renews leases every `beat` seconds, for `lease` seconds each. For the use of one thread."""
 
-    def __init__(self, store: Store, lease: float, beat: float) -> None:
+    def __init__(self, store: Store, lease: float, beat: float, heir: Heir | None = None) -> None:
         self._store = store
         self._lease = lease
         self._beat = beat
+        self._heir = heir or _Nobody()
         self._next = 0.0
         self._held: dict[str, Execution] = {}
         self._ends: list[End] = []
@@ -40,14 +62,21 @@ class Leases:
     def hold(self, execution: Execution) -> None:
         """Renew its lease from the next beat on."""
         self._held[execution.owner] = execution
+        self.watch(execution)
+
+    def watch(self, execution: Execution) -> None:
+        """Have it end as failed if nobody is left to tell of it; its lease is not renewed."""
+        self._heir.put(End(execution, State.FAILED, DIED))
 
     def release(self, owner: str) -> None:
         """Leave it alone from now on."""
         self._held.pop(owner, None)
+        self._heir.drop(owner)
 
     def end(self, end: End) -> None:
         """Have the store told, with the next `act`, and again until it has been."""
-        self.release(end.execution.owner)
+        self._held.pop(end.execution.owner, None)
+        self._heir.put(end)
         self._ends.append(end)
 
     @property
@@ -103,6 +132,7 @@ class Leases:
             self._ends.append(end)
             self._store.finish(end.execution, end.state, end.reason, end.delay)
             self._ends.pop()
+            self._heir.drop(end.execution.owner)
 
     def _tell(self, error: Exception) -> None:
         if not self._troubled:

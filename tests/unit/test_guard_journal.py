@@ -1,0 +1,200 @@
+"""What a dead worker's journal tells the next one, and which journals are left alone."""
+
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from scannerjob.worker import journal
+from scannerjob.worker.journal import Journal, Journals
+from scannerjob.worker.leases import DIED, End
+from scannerjob.worker.records import Execution, State
+
+STORE = "Redis app-redis:6379/0"
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the journals are."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path / f"scannerjob-guard-{os.geteuid()}"
+
+
+class Worker:
+    """One that has a journal, and may die."""
+
+    def __init__(self, store: str = STORE) -> None:
+        self.path, self._descriptor = Journals(store).create()
+        self.journal = Journal(self.path, self._descriptor)
+
+    def die(self) -> None:
+        os.close(self._descriptor)
+
+
+def held(owner: str) -> End:
+    return End(Execution(f"launch-{owner}", 2, owner), State.FAILED, DIED)
+
+
+def left(store: str = STORE) -> list[End]:
+    return Journals(store).left()
+
+
+def test_what_a_dead_worker_held_is_told_once() -> None:
+    worker = Worker()
+    worker.journal.put(held("a"))
+    worker.journal.put(held("b"))
+    worker.die()
+
+    assert left() == [held("a"), held("b")]
+    assert left() == []
+
+
+def test_nothing_is_told_of_a_worker_that_lives() -> None:
+    worker = Worker()
+    worker.journal.put(held("a"))
+
+    assert left() == []
+
+    worker.die()
+    assert left() == [held("a")]
+
+
+def test_a_process_that_was_forked_keeps_it_alive() -> None:
+    worker = Worker()
+    worker.journal.put(held("a"))
+    copy = os.dup(worker._descriptor)
+    worker.die()
+
+    assert left() == []
+
+    os.close(copy)
+    assert left() == [held("a")]
+
+
+def test_nothing_is_told_of_what_has_ended() -> None:
+    worker = Worker()
+    worker.journal.put(held("a"))
+    worker.journal.put(held("b"))
+    worker.journal.drop("a")
+    worker.journal.drop("unknown")
+    worker.die()
+
+    assert left() == [held("b")]
+
+
+def test_of_an_owner_the_last_word_counts() -> None:
+    worker = Worker()
+    done = End(Execution("launch-a", 2, "a"), State.RETRYING, "", 2.5)
+    worker.journal.put(held("a"))
+    worker.journal.put(done)
+    worker.die()
+
+    assert left() == [done]
+
+
+def test_a_line_that_was_not_written_to_its_end_is_no_line() -> None:
+    worker = Worker()
+    worker.journal.put(held("a"))
+    os.write(worker._descriptor, b'["b", "launch-b", 0, "fai')
+    worker.die()
+
+    assert left() == [held("a")]
+
+
+@pytest.mark.parametrize(
+    "line", [b"\xff\xfe", b"{}", b"[]", b'["b", 1]', b'["b", 1, 2, "x", 4, 5]']
+)
+def test_a_line_of_nonsense_is_no_line(line: bytes) -> None:
+    worker = Worker()
+    os.write(worker._descriptor, line + b"\n")
+    worker.journal.put(held("a"))
+    worker.die()
+
+    assert left() == [held("a")]
+
+
+def test_a_process_that_takes_the_journal_over_begins_it_anew() -> None:
+    worker = Worker()
+    worker.journal.put(held("a"))
+    Journal(worker.path, worker._descriptor).put(held("b"))
+    worker.die()
+
+    assert left() == [held("b")]
+
+
+def test_a_journal_does_not_grow_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal, "_MAX_BYTES", 1000)
+    worker = Worker()
+    worker.journal.put(held("first"))
+    for n in range(100):
+        worker.journal.put(held(str(n)))
+        worker.journal.drop(str(n))
+    worker.journal.put(held("last"))
+
+    assert worker.path.stat().st_size < 1300
+    worker.die()
+    assert left() == [held("first"), held("last")]
+
+
+def test_a_worker_that_has_ended_leaves_no_file(folder: Path) -> None:
+    worker = Worker()
+    worker.journal.remove()
+
+    assert list(folder.iterdir()) == []
+
+
+def test_a_worker_whose_file_was_taken_away_goes_on() -> None:
+    worker = Worker()
+    worker.path.unlink()
+    worker.journal.put(held("a"))
+    worker.journal.remove()
+    worker.die()
+
+    assert left() == []
+
+
+def test_another_stores_workers_are_left_alone() -> None:
+    worker = Worker("Redis app-redis:6379/1")
+    worker.journal.put(held("a"))
+    worker.die()
+
+    assert left() == []
+
+
+def test_what_another_kernel_has_locked_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Machines may share a file system that does not share its locks."""
+    worker = Worker()
+    worker.journal.put(held("a"))
+    worker.die()
+    (tmp_path / "boot").write_text("another\n")
+    monkeypatch.setattr(journal, "_BOOT", tmp_path / "boot")
+
+    assert left() == []
+
+
+def test_a_folder_that_others_may_write_to_is_not_used(folder: Path) -> None:
+    worker = Worker()
+    worker.journal.put(held("a"))
+    worker.die()
+    folder.chmod(0o770)
+
+    assert left() == []
+    with pytest.raises(PermissionError, match="of this user alone"):
+        Worker()
+
+
+def test_a_folder_that_is_a_link_is_not_used(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir(mode=0o700)
+    folder.symlink_to(tmp_path / "elsewhere")
+
+    with pytest.raises(PermissionError, match="of this user alone"):
+        Worker()
+
+
+def test_the_name_of_the_store_is_not_in_the_files_name(folder: Path) -> None:
+    Worker()
+
+    assert not any("app-redis" in path.name for path in folder.iterdir())
