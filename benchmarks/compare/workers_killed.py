@@ -1,6 +1,10 @@
-"""C: what executes ten tasks is killed; another worker is there at once, and five new rows are."""
+"""C: what executes ten tasks is killed; another worker is there at once, and five new rows are.
+
+It is on the same machine, as a container that is started again, unless the machine has gone as well.
+"""
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from math import inf
 from statistics import median
 
@@ -16,7 +20,7 @@ BAR = 3 * LEASE
 
 
 def run() -> Table:
-    """The worker killed with early and late acknowledgement, and only the pool's processes."""
+    """The worker killed with early and late acknowledgement, its machine, and only its pool."""
     table = Table(
         f"C: killed while {ROWS} rows of {WORK:g} s are worked on; the {WINDOW:g} s after that",
         [
@@ -33,6 +37,7 @@ def run() -> Table:
     )
     early, late = Scene(WORK, INTERVAL), Scene(WORK, INTERVAL, late_ack=True, visibility=20.0)
     _add(table, "worker; Redis, early ack", early, _kill_worker)
+    _add(table, "worker's machine; Redis, early ack", early, _kill_machine)
     _add(table, "worker; Redis, late ack, visibility_timeout 20 s", late, _kill_worker)
     with RabbitServer() as rabbit:
         on_rabbit = Scene(WORK, INTERVAL, late_ack=True, rabbit=rabbit)
@@ -74,6 +79,15 @@ def _kill_worker(stage: Stage) -> Run:
         stage.wait_until_running(ROWS)
         stage.kill(worker)
         return _aftermath(stage, worker.start)
+
+
+def _kill_machine(stage: Stage) -> Run:
+    """The next worker finds nothing of the last one's."""
+    with stage.worker() as worker, stage.fed(), ExitStack() as stack:
+        stage.site.add_rows(1, ROWS)
+        stage.wait_until_running(ROWS)
+        stage.kill(worker)
+        return _aftermath(stage, lambda: stack.enter_context(stage.worker()))
 
 
 def _kill_children(stage: Stage) -> Run:
