@@ -1,6 +1,6 @@
 """C: what executes ten tasks is killed; another worker is there at once, and five new rows are.
 
-It is on the same machine, as a container that is started again, unless the machine has gone as well.
+It is on the same machine, like a container that is started again, unless the machine has gone too.
 """
 
 from collections.abc import Callable, Sequence
