@@ -79,6 +79,25 @@ def test_the_rows_of_a_killed_worker_run_again_within_seconds(
     assert site.snapshot().status["lost"] == len(killed)
 
 
+@pytest.mark.parametrize("guard", ["redis_url", "mariadb_url"])
+def test_the_rows_of_a_killed_worker_do_not_wait_for_its_leases_beside_another(
+    site: Site, redis_url: str, guard: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    guard_url = str(request.getfixturevalue(guard))
+    machine = {"TMPDIR": str(tmp_path)}
+    site.add_rows(1, 2)
+    with scanner(site, redis_url, guard_url):
+        doomed = site.worker(redis_url, work=FOR_EVER, guard=guard_url, env=machine)
+        with doomed:
+            killed = running(site, 2)
+            with site.worker(redis_url, guard=guard_url, env=machine):
+                doomed.kill()
+                wait_done(site, 2)
+    assert_each_ran_once_but_for(site, killed)
+    assert "LeaseLapsed" not in site.logs()
+    assert site.snapshot().status["lost"] == 0
+
+
 def test_a_killed_child_is_reported_at_once(site: Site, redis_url: str) -> None:
     site.add_rows(1, 2)
     with (
