@@ -1,4 +1,4 @@
-"""Killing a Celery worker as the kernel kills a container: with all that runs in it, at once."""
+"""Celery workers as if each ran in a container: what ends, ends as a whole."""
 
 import signal
 import time
@@ -23,6 +23,16 @@ def kill(worker: CeleryWorker) -> float:
     worker.kill()
     psutil.wait_procs(family, timeout=15)
     return time.time()
+
+
+def keep(worker: CeleryWorker) -> None:
+    """Start it again if it has ended by itself, as Kubernetes does; it may not be ready yet.
+
+    In a container nothing outlives the first process.
+    """
+    if not worker.running:
+        kill(worker)
+        worker.process.start()
 
 
 def _variable(process: psutil.Process, name: str) -> str | None:

@@ -89,10 +89,17 @@ class Stage:
         """Until so many rows are worked on at once."""
         eventually(lambda: len({run.row for run in self.running()}) >= rows, timeout=60)
 
-    def watch(self, over: Callable[[], bool], limit: float) -> None:
-        """Let it go on until something is true, or for so many seconds at most."""
+    def watch(
+        self, over: Callable[[], bool], limit: float, kept: CeleryWorker | None = None
+    ) -> None:
+        """Let it go on until something is true, or for so many seconds at most.
+
+        `kept` is a worker that is started again whenever it ends.
+        """
         end = time.monotonic() + limit
         while time.monotonic() < end and not over():
+            if kept:
+                containers.keep(kept)
             time.sleep(0.1)
 
     def idle(self) -> bool:
