@@ -119,10 +119,6 @@ class Store(Protocol):
         """
         ...
 
-    def holds(self, execution: Execution) -> bool:
-        """Whether it is RUNNING under this owner, and its lease has not lapsed."""
-        ...
-
     # For the operator.
 
     def register(self, ids: Sequence[str]) -> Mapping[str, State]:

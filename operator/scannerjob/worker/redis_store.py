@@ -44,7 +44,6 @@ class RedisStore:
         self._claim = _Script(client, redis_scripts.CLAIM)
         self._renew = _Script(client, redis_scripts.RENEW)
         self._finish = _Script(client, redis_scripts.FINISH)
-        self._holds = _Script(client, redis_scripts.HOLDS)
         self._register = _Script(client, redis_scripts.REGISTER)
         self._read = _Script(client, redis_scripts.READ)
         self._supersede = _Script(client, redis_scripts.SUPERSEDE)
@@ -74,10 +73,6 @@ class RedisStore:
         wait = _milliseconds(delay) if state is State.RETRYING else ""
         arguments = execution.retries, execution.owner, state.value, reason, wait
         return bool(self._finish([execution.id], *arguments, ENDED_CHANNEL, execution.id))
-
-    def holds(self, execution: Execution) -> bool:
-        """See Store. Raises, too, where the server may not be written to."""
-        return bool(self._holds([execution.id], execution.owner))
 
     def register(self, ids: Sequence[str]) -> Mapping[str, State]:
         """See Store."""
