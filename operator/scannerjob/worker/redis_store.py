@@ -18,6 +18,7 @@ from redis.exceptions import RedisError
 from scannerjob.worker import redis_scripts
 from scannerjob.worker.errors import StoreError
 from scannerjob.worker.records import RETENTION, Execution, Reading, Record, State
+from scannerjob.worker.redis_client import place
 
 ENDED_CHANNEL = "scannerjob:ended"
 """Where the id of a launch is published once an execution of it has ended."""
@@ -50,9 +51,7 @@ class RedisStore:
         self._checked = False
 
     def __str__(self) -> str:
-        told = self._client.connection_pool.connection_kwargs
-        place = told.get("path") or f"{told.get('host', 'localhost')}:{told.get('port', 6379)}"
-        return f"Redis {place}/{told.get('db') or 0}"
+        return place(self._client)
 
     def claim(self, execution: Execution, lease: float) -> bool:
         """See Store. Warns once of a server that may forget records."""
