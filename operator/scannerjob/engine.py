@@ -98,11 +98,6 @@ class Engine:
             self._queue.resume()
 
     @property
-    def overdue(self) -> float:
-        """For how many seconds the ScannerJob that comes next has been due; 0 while paused."""
-        return self._queue.overdue()
-
-    @property
     def stuck(self) -> float:
         """For how many seconds ScannerJobs have been due and not one was begun; 0 while paused."""
         return self._queue.stuck()

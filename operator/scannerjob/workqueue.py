@@ -119,13 +119,8 @@ class WorkQueue(Generic[_Key]):
             self.add(key)
         self._changed.set()
 
-    def overdue(self) -> float:
-        """For how many seconds the first key in line has been due; 0 if none is, or paused."""
-        first = self._first_due()
-        return 0.0 if self._paused else max(0.0, _now() - first)
-
     def stuck(self) -> float:
-        """For how many seconds keys have been due, and none was handed out."""
+        """For how many seconds keys have been due, and none was handed out; 0 while paused."""
         if self._paused:
             return 0.0
         return max(0.0, _now() - max(self._first_due(), self._moved_on))

@@ -12,6 +12,9 @@ from tests.support.helm import RELEASE, rights
 from tests.support.processes import Process
 from tests.support.waiting import eventually
 
+# The module that runs an operator which gives up soon on a watch that says nothing.
+IMPATIENT = "tests.support.impatient"
+
 
 def operator_account(plane: ControlPlane, namespace: str) -> Path:
     """A kubeconfig for the service account and the rights that the chart makes for a namespace."""
@@ -28,9 +31,11 @@ class Operators:
         self.kubeconfig = operator_account(plane, namespace)
         self.made: list[Process] = []
 
-    def start(self, *options: str, kubeconfig: Path | None = None) -> Process:
-        """Start one more, with these options."""
-        command = [sys.executable, "-m", "scannerjob", "operator", "--namespace", self._namespace]
+    def start(
+        self, *options: str, kubeconfig: Path | None = None, program: str = "scannerjob"
+    ) -> Process:
+        """Start one more, with these options; `program` is the module that is run."""
+        command = [sys.executable, "-m", program, "operator", "--namespace", self._namespace]
         env = {
             **os.environ,
             "KUBECONFIG": str(kubeconfig or self.kubeconfig),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 
 from tests.cluster.jobs import JobWorkload
-from tests.cluster.operators import Operators, wait_ready
+from tests.cluster.operators import IMPATIENT, Operators, wait_ready
 from tests.support.apiproxy import ApiProxy
 from tests.support.faults import Answer, Delay, EndWatch, Fault, Request, Stall
 from tests.support.waiting import eventually
@@ -55,7 +55,6 @@ def test_a_watch_that_breaks_while_another_is_opened_ends_both(
     work.assert_all_done(4, CAP)
 
 
-@pytest.mark.timeout(300)
 def test_watches_that_fall_silent_hold_up_nobody_for_ever(
     work: JobWorkload, proxied: Operators, proxy: ApiProxy
 ) -> None:
@@ -63,12 +62,12 @@ def test_watches_that_fall_silent_hold_up_nobody_for_ever(
     work.apply("early", concurrency=CAP, query=rows("id <= 5"))
     work.apply("edited", query=rows("id = 0"))
     silent = proxy.add(Stall(), path=WATCHED)
-    process = proxied.start()
+    process = proxied.start(program=IMPATIENT)
     eventually(lambda: len(silent.hits) >= 2, message="both watches are open, and silent")
     eventually(lambda: work.ready("edited")["reason"] == "Scanning")
     work.apply("late", query=rows("id = 6"))
     work.patch({"query": rows("id = 7")}, "edited")
-    work.wait_done(150)
+    work.wait_done(60)
     work.assert_each_row_ran_once()
     work.assert_cap_was_kept(CAP + 2)
     for path in ("/scannerjobs$", "/jobs$"):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.health import answer
-from tests.cluster.operators import Operators, wait_ready
+from tests.cluster.operators import IMPATIENT, Operators, wait_ready
 from tests.cluster.workload import Workload, condition, scannerjob
 from tests.support.apiproxy import ApiProxy
 from tests.support.controlplane import ControlPlane
@@ -32,8 +32,11 @@ def proxy(cluster: ControlPlane, tmp_path: Path) -> Iterator[ApiProxy]:
         yield proxy
 
 
-def start(operators: Operators, proxy: ApiProxy, *options: str) -> Process:
-    process = operators.start(*options, kubeconfig=proxy.kubeconfig(operators.kubeconfig))
+def start(
+    operators: Operators, proxy: ApiProxy, *options: str, program: str = "scannerjob"
+) -> Process:
+    kubeconfig = proxy.kubeconfig(operators.kubeconfig)
+    process = operators.start(*options, kubeconfig=kubeconfig, program=program)
     wait_ready(process)
     return process
 
@@ -114,7 +117,6 @@ def test_a_list_or_watch_that_is_refused_is_tried_again(
     workload.assert_each_row_ran_once()
 
 
-@pytest.mark.timeout(400)
 def test_a_watch_that_says_nothing_is_told_and_what_it_keeps_back_is_scanned(
     cluster: ControlPlane,
     namespace: str,
@@ -124,13 +126,13 @@ def test_a_watch_that_says_nothing_is_told_and_what_it_keeps_back_is_scanned(
 ) -> None:
     port = free_port()
     cluster.apply(*workload.secrets(namespace), scannerjob(namespace))
-    process = start(operators, proxy, "--health-port", str(port))
+    process = start(operators, proxy, "--health-port", str(port), program=IMPATIENT)
     wait_scanning(cluster, namespace, "pdf-pages")
     proxy.add(Stall(), path=SCANNERJOBS)
     cluster.apply(scannerjob(namespace, "later"))
-    wait_scanning(cluster, namespace, "later", timeout=150)
+    wait_scanning(cluster, namespace, "later")
     assert f"1 ScannerJobs as they are: {namespace}/later" in process.log()
-    eventually(lambda: answer(port, "/healthz")[0] == 500, timeout=200, message="it fails")
+    eventually(lambda: answer(port, "/healthz")[0] == 500, timeout=60, message="it fails")
     told = answer(port, "/healthz")[1]
     assert [name for name, part in told.items() if not part["ok"]] == ["watch"]
     # kopf has opened it again by itself: it missed the bookmarks.

@@ -101,7 +101,7 @@ class SqlWorld(World):
         self._stores: list[SqlStore] = []
 
     def store(self) -> SqlStore:
-        engine = open_engine(self.url, tls=None, timeout=TIMEOUT)
+        engine = open_engine(self.url, timeout=TIMEOUT)
         self._stores.append(SqlStore(engine, timeout=TIMEOUT))
         return self._stores[-1]
 
@@ -258,7 +258,7 @@ class SqlSuite(ServerSuite):
 
 
 def _claim_first(url: str, number: int, barrier: Barrier, won: Queue[bool]) -> None:
-    store = SqlStore(open_engine(url, tls=None, timeout=TIMEOUT), timeout=TIMEOUT)
+    store = SqlStore(open_engine(url, timeout=TIMEOUT), timeout=TIMEOUT)
     barrier.wait(60)
     won.put(store.claim(execution("a", owner=str(number)), LEASE))
 

@@ -6,7 +6,10 @@ change is refused. A subclass breaks one rule.
 
 from __future__ import annotations
 
-from scannerjob.worker.records import ENDED, LEASE, Execution, Record, State
+from scannerjob.worker.records import LEASE, Execution, Record, State
+
+# Those after which nothing of a launch runs, or will.
+ENDED = frozenset({State.DONE, State.FAILED, State.SUPERSEDED})
 
 
 class Rules:

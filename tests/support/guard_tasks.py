@@ -103,10 +103,9 @@ def sleep_in_c(self, seconds):
 
 @app.task(bind=True)
 def fork(self):
-    note("begin", self)
-    if os.fork() == 0:
-        wait_for("release")
-        os._exit(0)
+    child = os.fork()
+    if child:
+        note("fork", self, child=child)
     wait_for("never")
 
 @app.task(bind=True)

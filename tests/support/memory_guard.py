@@ -59,11 +59,6 @@ class MemoryGuard:
                 self.ended.append(execution.id)
             return True
 
-    def holds(self, execution: Execution) -> bool:
-        with self._lock:
-            found = self.records.get(execution.id)
-            return _is_run_by(execution, found) and not self._lapsed(found)
-
     def register(self, ids: Sequence[str]) -> Mapping[str, State]:
         with self._lock:
             return {each: self.records.setdefault(each, Record(State.QUEUED)).state for each in ids}
@@ -116,8 +111,8 @@ class MemoryGuard:
     def _is_idle(self, record: Record) -> bool:
         return record.state in (State.QUEUED, State.RETRYING) or self._lapsed(record)
 
-    def _lapsed(self, record: Record | None) -> bool:
-        if record is None or record.state is not State.RUNNING:
+    def _lapsed(self, record: Record) -> bool:
+        if record.state is not State.RUNNING:
             return False
         return record.until is None or record.until <= self._clock()
 

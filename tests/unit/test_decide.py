@@ -507,7 +507,7 @@ class TestStrays:
         decision = decided(spec(concurrency=1), ledger(item("b")), read)
 
         assert phases(decision) == {"b": LAUNCHED, "a": LAUNCHED}
-        taken = decision.ledger.by_id["stray-a"]
+        (taken,) = (item for item in decision.ledger.items if item.id == "stray-a")
         assert (taken.attempt, taken.since) == (1, ago(31))
         assert (decision.ledger.launched, sent(decision)) == (2, [])
 

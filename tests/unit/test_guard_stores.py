@@ -1,7 +1,7 @@
 import pytest
 
 from scannerjob.worker.errors import StoreError
-from scannerjob.worker.stores import open_redis, open_store
+from scannerjob.worker.stores import open_client, open_store
 
 
 @pytest.mark.parametrize(
@@ -65,18 +65,12 @@ def test_a_url_that_cannot_be_used_is_refused_and_not_shown(url: str, message: s
 def test_a_server_is_checked_as_far_as_the_url_says(
     options: str, demand: str, checked: bool
 ) -> None:
-    told = open_redis(f"rediss://db.example/0{options}").connection_pool.connection_kwargs
+    told = open_client(f"rediss://db.example/0{options}").connection_pool.connection_kwargs
     assert told["ssl_cert_reqs"] == demand
     assert told["ssl_check_hostname"] is checked
 
 
-def test_what_is_told_of_tls_replaces_the_options_in_the_url() -> None:
-    tls = {"ssl_ca_certs": "/given/ca.crt", "ssl_check_hostname": True}
-    client = open_redis("rediss://db.example/0?ssl_ca_certs=/from/url.crt", tls=tls)
-    assert client.connection_pool.connection_kwargs["ssl_ca_certs"] == "/given/ca.crt"
-
-
 def test_questions_are_not_repeated_by_themselves_and_have_limits() -> None:
-    told = open_redis("redis://db.example/0").connection_pool.connection_kwargs
+    told = open_client("redis://db.example/0").connection_pool.connection_kwargs
     assert told["retry"]._retries == 0
     assert told["socket_timeout"] == told["socket_connect_timeout"] == 5.0

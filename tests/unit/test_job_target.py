@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
@@ -299,6 +300,18 @@ class TestObserving:
             "id-c": Fact.GONE,
         }
         assert seen["id-a"].reason == "its Job was deleted, but pod pod-a runs"
+
+    @pytest.mark.parametrize(("seconds", "fact"), [(58, Fact.ACCEPTED), (62, Fact.SUCCEEDED)])
+    def test_what_a_watch_kept_back_is_found_within_a_minute(
+        self, world: World, monkeypatch: pytest.MonkeyPatch, seconds: float, fact: Fact
+    ) -> None:
+        world.observe()
+        world.launch()
+        world.api.add(ended("[7]", version=200))
+        later = time.monotonic() + seconds
+        monkeypatch.setattr("time.monotonic", lambda: later)
+
+        assert world.observe("[7]")["id-[7]"].fact is fact
 
     @pytest.mark.parametrize("call", ["find", "pods_of", "pods"])
     @pytest.mark.parametrize("error", [UNREACHED, NO_ANSWER, FORBIDDEN])

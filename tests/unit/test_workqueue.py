@@ -131,7 +131,7 @@ def test_a_paused_queue_hands_out_nothing_and_remembers_all() -> None:
         queue.add("b")
         await asyncio.sleep(100)
         assert not waiting.done()
-        assert (queue.overdue(), queue.stuck()) == (0, 0)
+        assert queue.stuck() == 0
         resumed = now()
         queue.resume()
         assert set(await waiting) == {"a", "b", "far"}
@@ -155,20 +155,18 @@ def test_a_certain_key_can_be_taken_even_while_paused_but_not_by_two() -> None:
     run(scenario)
 
 
-def test_it_tells_how_long_the_first_has_waited_and_that_nothing_moves() -> None:
+def test_it_tells_for_how_long_nothing_has_moved() -> None:
     async def scenario(queue: Queue) -> None:
-        assert (queue.overdue(), queue.stuck()) == (0, 0)
+        assert queue.stuck() == 0
         queue.add("a", 10)
         queue.add("b", 10)
         await asyncio.sleep(15)
-        assert queue.overdue() == pytest.approx(5)
         assert queue.stuck() == pytest.approx(5)
         await queue.get()
         await asyncio.sleep(1)
-        assert queue.overdue() == pytest.approx(6)
         assert queue.stuck() == pytest.approx(1)
         await queue.get()
-        assert (queue.overdue(), queue.stuck()) == (0, 0)
+        assert queue.stuck() == 0
 
     run(scenario)
 

@@ -32,6 +32,8 @@ _LOGIN_EVERY = 2.0
 # What kopf's tasks are called that watch.
 _WATCHER = "watcher for "
 _END_WITHIN = 5.0
+# An API server sends a bookmark about once a minute, if there is nothing else to send.
+_MAX_SILENCE = 90.0
 
 
 @kopf.on.startup()
@@ -125,8 +127,7 @@ def configure(settings: kopf.OperatorSettings) -> None:
     # The server ends a watch before the client gives it up for dead.
     settings.watching.server_timeout = 300
     settings.watching.client_timeout = 310
-    # An API server sends a bookmark about once a minute, if there is nothing else to send.
-    settings.watching.inactivity_timeout = 90
+    settings.watching.inactivity_timeout = _MAX_SILENCE
     settings.watching.chunk_size = 500
     # Only what carries our label: a cluster may have many Jobs.
     settings.watching.label_selectors[_JOBS] = JOB_LABEL

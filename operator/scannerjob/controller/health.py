@@ -14,6 +14,9 @@ from aiohttp import web
 from scannerjob.controller.operator import Operator
 from scannerjob.ports import ConfigurationError
 
+# For how many seconds the watch may keep something back: a look a minute tells.
+_MAX_BEHIND = 90.0
+
 
 @dataclass(frozen=True)
 class Part:
@@ -43,7 +46,9 @@ class Health:
             return {}
         parts = {
             "queue": Part(operator.engine.stuck, 60, "ScannerJobs are due, and none is begun"),
-            "watch": Part(operator.resync.behind, 90, "the watch does not show what there is"),
+            "watch": Part(
+                operator.resync.behind, _MAX_BEHIND, "the watch does not show what there is"
+            ),
             # An attempt that fails is one: here and below, only a loop that has stopped fails.
             "resync": Part(operator.resync.silent(), 300, "no look at what there is has ended"),
         }

@@ -92,11 +92,6 @@ class Ledger:
     handled_requests: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
-    def by_id(self) -> Mapping[str, Item]:
-        """The items by launch id."""
-        return {item.id: item for item in self.items}
-
-    @cached_property
     def outstanding(self) -> tuple[Item, ...]:
         """The items that hold a slot."""
         return tuple(item for item in self.items if item.outstanding)

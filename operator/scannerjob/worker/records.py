@@ -32,10 +32,6 @@ class State(StrEnum):
     SUPERSEDED = "superseded"  # given up by the operator: whatever still comes of it does nothing
 
 
-# Those after which nothing of a launch runs, or will.
-ENDED = frozenset({State.DONE, State.FAILED, State.SUPERSEDED})
-
-
 @dataclass(frozen=True, slots=True)
 class Execution:
     """One execution of a launch: `retries` is Celery's count, `owner` a random token of its own."""
@@ -117,10 +113,6 @@ class Store(Protocol):
         RETRYING under another owner, with no fewer retries, or it has ended, unless it is what this
         would write. A record that is gone is written.
         """
-        ...
-
-    def holds(self, execution: Execution) -> bool:
-        """Whether it is RUNNING under this owner, and its lease has not lapsed."""
         ...
 
     # For the operator.

@@ -101,12 +101,6 @@ local written = record.state == state and record.retries == tonumber(retries)
 return written and 1 or 0
 """
 
-HOLDS = """
-local key, owner = KEYS[1], ARGV[2]
-local record = look(key)
-return record.running and record.owner == owner and not record.lapsed and 1 or 0
-"""
-
 REGISTER = """
 local states = {}
 for place, key in ipairs(KEYS) do

@@ -18,6 +18,7 @@ from redis.exceptions import RedisError
 from scannerjob.worker import redis_scripts
 from scannerjob.worker.errors import StoreError
 from scannerjob.worker.records import RETENTION, Execution, Reading, Record, State
+from scannerjob.worker.redis_client import place
 
 ENDED_CHANNEL = "scannerjob:ended"
 """Where the id of a launch is published once an execution of it has ended."""
@@ -44,16 +45,13 @@ class RedisStore:
         self._claim = _Script(client, redis_scripts.CLAIM)
         self._renew = _Script(client, redis_scripts.RENEW)
         self._finish = _Script(client, redis_scripts.FINISH)
-        self._holds = _Script(client, redis_scripts.HOLDS)
         self._register = _Script(client, redis_scripts.REGISTER)
         self._read = _Script(client, redis_scripts.READ)
         self._supersede = _Script(client, redis_scripts.SUPERSEDE)
         self._checked = False
 
     def __str__(self) -> str:
-        told = self._client.connection_pool.connection_kwargs
-        place = told.get("path") or f"{told.get('host', 'localhost')}:{told.get('port', 6379)}"
-        return f"Redis {place}/{told.get('db') or 0}"
+        return place(self._client)
 
     def claim(self, execution: Execution, lease: float) -> bool:
         """See Store. Warns once of a server that may forget records."""
@@ -74,10 +72,6 @@ class RedisStore:
         wait = _milliseconds(delay) if state is State.RETRYING else ""
         arguments = execution.retries, execution.owner, state.value, reason, wait
         return bool(self._finish([execution.id], *arguments, ENDED_CHANNEL, execution.id))
-
-    def holds(self, execution: Execution) -> bool:
-        """See Store. Raises, too, where the server may not be written to."""
-        return bool(self._holds([execution.id], execution.owner))
 
     def register(self, ids: Sequence[str]) -> Mapping[str, State]:
         """See Store."""

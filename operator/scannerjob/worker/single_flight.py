@@ -26,6 +26,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
+from scannerjob.worker.redis_client import open_redis
 from scannerjob.worker.single_flight_lock import BusyError, Lock, LockUnavailableError
 from scannerjob.worker.single_flight_names import Naming, placeholders, plain
 from scannerjob.worker.single_flight_renewal import drop, keep
@@ -41,7 +42,6 @@ _R = TypeVar("_R")
 # In seconds. How long others are kept waiting where a process dies, and how long one that lives may
 # be kept from renewing it.
 LEASE = 60.0
-_TIMEOUT = 5.0
 _REFUSED = (
     "nothing was run. Check Redis and its URL, or choose on_error='run' where two at a time do no"
     " harm"
@@ -232,13 +232,11 @@ def _client_at(url: str) -> Redis:
     # Celery accepts Python's own name for it in a URL, redis-py does not.
     text = re.sub(r"(ssl_cert_reqs=)CERT_(\w+)", lambda found: found[1] + found[2].lower(), url)
     try:
-        return Redis.from_url(
+        return open_redis(
             text,
-            socket_timeout=_TIMEOUT,
-            socket_connect_timeout=_TIMEOUT,
-            health_check_interval=30,
             retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), 1),
             retry_on_error=[RedisConnectionError],
+            health_check_interval=30,
         )
     except (ValueError, RedisError):
         # What the client says quotes parts of the URL, the password perhaps.

@@ -12,6 +12,8 @@ from typing import Any
 from redis import Redis
 from redis.exceptions import RedisError
 
+from scannerjob.worker.redis_client import place
+
 log = logging.getLogger(__name__)
 
 PREFIX = "scannerjob:lock:"
@@ -163,11 +165,3 @@ class Lock:
     def _describe(self, error: RedisError) -> str:
         said = (str(error).splitlines() or [type(error).__name__])[0]
         return f"the lock {self.name!r} cannot be asked for at {place(self.client)} ({said})"
-
-
-def place(client: Redis) -> str:
-    """Where a client's Redis is, for people."""
-    options = client.connection_pool.connection_kwargs
-    host = options.get("host", "of its client")
-    where = options.get("path") or f"{host}:{options.get('port', 6379)}"
-    return f"Redis {where}/{options.get('db') or 0}"

@@ -31,7 +31,7 @@ _SAME = {"postgres": "postgresql", "mariadb": "mysql"}
 _inherited: list[Pool] = []
 
 
-def open_engine(text: str, *, tls: Mapping[str, Any] | None, timeout: float) -> Engine:
+def open_engine(text: str, *, timeout: float, tls: Mapping[str, Any] | None = None) -> Engine:
     """An engine that connects with its first use, commits each statement, and may be forked.
 
     `tls` is what the driver is told of TLS beside the URL. Raises StoreError where the URL cannot

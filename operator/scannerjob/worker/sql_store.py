@@ -97,17 +97,6 @@ class SqlStore:
 
         return self._ask(end)
 
-    def holds(self, execution: Execution) -> bool:
-        """See Store."""
-        live = and_(
-            _is.id == execution.id,
-            _is.state == State.RUNNING.value,
-            _is.owner == execution.owner,
-            _is.until > self._now,
-        )
-        question = select(_is.id).where(live)
-        return self._ask(lambda connection: connection.execute(question).first() is not None)
-
     def register(self, ids: Sequence[str]) -> Mapping[str, State]:
         """See Store."""
 

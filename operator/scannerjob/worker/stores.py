@@ -9,15 +9,11 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
+from redis import Redis
 
 from scannerjob.worker.errors import StoreError
 from scannerjob.worker.records import Store
-
-TIMEOUT = 5.0
-"""In seconds: how long a connection, and then an answer, is waited for."""
+from scannerjob.worker.redis_client import TIMEOUT, open_redis
 
 _REDIS = "redis://[[USER]:PASSWORD@]HOST[:PORT][/NUMBER] (rediss:// with TLS)"
 _SQL = ("postgresql", "postgres", "mysql", "mariadb", "sqlite")
@@ -27,51 +23,41 @@ _TLS_OPTIONS = frozenset(
 _NO = ("false", "no", "0", "off")
 
 
-def open_store(url: str, *, tls: Mapping[str, Any] | None = None) -> Store:
+def open_store(url: str) -> Store:
     """The store that a URL names: Redis, or a database that SQLAlchemy can open.
 
-    It connects with the first question, and may be opened before a process forks. `tls` is what its
-    client is told of TLS, in the client's own words, in place of options in the URL. Raises
-    StoreError where the URL cannot be used, without any part of it.
+    It connects with the first question, and may be opened before a process forks. Raises StoreError
+    where the URL cannot be used, without any part of it.
     """
     scheme = url.strip().partition(":")[0]
     if scheme in ("redis", "rediss"):
         from scannerjob.worker.redis_store import RedisStore
 
-        return RedisStore(open_redis(url, tls=tls))
+        return RedisStore(open_client(url))
     if scheme.partition("+")[0] in _SQL:
-        return _open_sql(url, tls)
+        return _open_sql(url)
     databases = ", ".join(f"{name}://" for name in _SQL)
     raise StoreError(f"the guard's URL must begin with redis://, rediss://, {databases}")
 
 
-def _open_sql(url: str, tls: Mapping[str, Any] | None) -> Store:
+def _open_sql(url: str) -> Store:
     try:
         from scannerjob.worker.sql_engine import open_engine
         from scannerjob.worker.sql_store import SqlStore
     except ImportError:
         what = "the guard's URL is that of a database, and SQLAlchemy is not installed"
         raise StoreError(f"{what}: pip install 'sqlalchemy>=2' and the database's driver") from None
-    return SqlStore(open_engine(url, tls=tls, timeout=TIMEOUT), timeout=TIMEOUT)
+    return SqlStore(open_engine(url, timeout=TIMEOUT), timeout=TIMEOUT)
 
 
-def open_redis(url: str, *, tls: Mapping[str, Any] | None = None) -> redis.Redis:
-    """A client of the Redis that a URL names; it connects with the first question.
-
-    See `open_store` for the rest.
-    """
+def open_client(url: str) -> Redis:
+    """A client of the Redis that the guard's URL names; otherwise as `open_store`."""
     url = url.strip()
     address, _, query = url.partition("?")
-    options = dict(parse_qsl(query)) if tls is None else {}
+    options = dict(parse_qsl(query))
     _check_redis(url, options)
-    return redis.Redis.from_url(
-        address,
-        **(_tls(options) if tls is None and url.startswith("rediss") else tls or {}),
-        socket_connect_timeout=TIMEOUT,
-        socket_timeout=TIMEOUT,
-        socket_keepalive=True,
-        retry=Retry(NoBackoff(), 0),
-    )
+    tls = _tls(options) if url.startswith("rediss") else {}
+    return open_redis(address, timeout=TIMEOUT, socket_keepalive=True, **tls)
 
 
 def _check_redis(url: str, options: Mapping[str, str]) -> None:
