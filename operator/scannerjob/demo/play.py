@@ -6,7 +6,7 @@ import signal
 import time
 from collections.abc import Callable
 
-from scannerjob.demo.judge import MAX_RECOVERY, Kill
+from scannerjob.demo.judge import Kill
 from scannerjob.demo.processes import Process, start_scanner, start_worker, stop_all
 from scannerjob.demo.screen import Screen, look
 from scannerjob.demo.stage import CAP, FIRST_ROWS, Stage
@@ -91,8 +91,9 @@ class Play:
         self.kills.append(Kill(worker.name, time.time()))
         self._screen.say(
             f"{worker.name} killed with SIGKILL, and all it had started, at work on PDF {rows}: "
-            f"nobody is left to tell. Its leases of {LEASE:.0f} s lapse, and these rows run again "
-            f"within {MAX_RECOVERY:.0f} s; the others go on meanwhile"
+            "nobody of it is left to tell. The other worker finds its journal, and these rows run "
+            f"again in some seconds (from another machine: once their leases of {LEASE:.0f} s have "
+            "lapsed); the others go on meanwhile"
         )
 
     def _freeze_at_work(self, worker: Process) -> bool:
