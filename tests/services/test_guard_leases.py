@@ -152,6 +152,18 @@ def test_a_worker_is_dead_only_once_all_that_it_has_forked_is(
     stage.wait_until(launch, State.FAILED)
 
 
+def test_a_disk_that_is_full_lets_no_lease_lapse(stage: GuardStage) -> None:
+    worker = stage.worker(leases=(10.0, 0.5, 10.0))
+    launch = stage.send("work")
+    stage.wait_for("begin", launch)
+    # Nothing can be written to any file from now on, as where all disks are full.
+    psutil.Process(worker.pid).rlimit(psutil.RLIMIT_FSIZE, (0, 0))
+    heartbeat = _heartbeat(worker)
+    heartbeat.kill()
+    heartbeat.wait(30)
+    _outlive_its_lease(stage, launch)
+
+
 def test_an_end_that_the_store_missed_is_written_by_the_next_worker(
     stage: GuardStage, store: RedisServer
 ) -> None:

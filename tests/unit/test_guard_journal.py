@@ -25,8 +25,8 @@ class Worker:
     """One that has a journal, and may die."""
 
     def __init__(self, store: str = STORE) -> None:
-        self.path, self._descriptor = Journals(store).create()
-        self.journal = Journal(self.path, self._descriptor)
+        self.path, self._descriptor = Journals.of(store).create()
+        self.journal = Journal(self._descriptor)
 
     def die(self) -> None:
         os.close(self._descriptor)
@@ -37,7 +37,7 @@ def held(owner: str) -> End:
 
 
 def left(store: str = STORE) -> list[End]:
-    return Journals(store).left()
+    return list(Journals.of(store).left())
 
 
 def test_what_a_dead_worker_held_is_told_once() -> None:
@@ -96,19 +96,21 @@ def test_of_an_owner_the_last_word_counts() -> None:
 def test_a_line_that_was_not_written_to_its_end_is_no_line() -> None:
     worker = Worker()
     worker.journal.put(held("a"))
-    os.write(worker._descriptor, b'["b", "launch-b", 0, "fai')
+    os.write(worker._descriptor, b'\n["b", "launch-b", 0, "fai')
+    worker.journal.put(held("c"))
     worker.die()
 
-    assert left() == [held("a")]
+    assert left() == [held("a"), held("c")]
 
 
 @pytest.mark.parametrize(
-    "line", [b"\xff\xfe", b"{}", b"[]", b'["b", 1]', b'["b", 1, 2, "x", 4, 5]']
+    "line",
+    [b"\xff\xfe", b"{}", b"[]", b'["b", 1]', b'["b", 1, 2, "x", 4, 5]', b'[["b"]]', b"[" * 100_000],
 )
 def test_a_line_of_nonsense_is_no_line(line: bytes) -> None:
     worker = Worker()
-    os.write(worker._descriptor, line + b"\n")
     worker.journal.put(held("a"))
+    os.write(worker._descriptor, b"\n" + line)
     worker.die()
 
     assert left() == [held("a")]
@@ -117,7 +119,7 @@ def test_a_line_of_nonsense_is_no_line(line: bytes) -> None:
 def test_a_process_that_takes_the_journal_over_begins_it_anew() -> None:
     worker = Worker()
     worker.journal.put(held("a"))
-    Journal(worker.path, worker._descriptor).put(held("b"))
+    Journal(worker._descriptor).put(held("b"))
     worker.die()
 
     assert left() == [held("b")]
@@ -137,18 +139,55 @@ def test_a_journal_does_not_grow_for_ever(monkeypatch: pytest.MonkeyPatch) -> No
     assert left() == [held("first"), held("last")]
 
 
-def test_a_worker_that_has_ended_leaves_no_file(folder: Path) -> None:
+def test_many_that_are_held_are_not_written_anew_with_each_line() -> None:
     worker = Worker()
-    worker.journal.remove()
+    many = 5000
+    for n in range(many):
+        worker.journal.put(held(str(n)))
+    long = worker.path.stat().st_size
+    for n in range(100):
+        worker.journal.drop(str(n))
 
-    assert list(folder.iterdir()) == []
+    assert worker.path.stat().st_size > long
+    worker.die()
+    assert len(left()) == many - 100
+
+
+def test_a_journal_is_there_until_all_of_it_was_taken() -> None:
+    worker = Worker()
+    worker.journal.put(held("a"))
+    worker.journal.put(held("b"))
+    worker.die()
+    next(Journals.of(STORE).left())  # by an heir that dies, too
+
+    assert left() == [held("a"), held("b")]
+
+
+def test_what_is_no_file_is_left_alone() -> None:
+    for make in (os.mkfifo, os.mkdir):
+        worker = Worker()
+        worker.die()
+        worker.path.unlink()
+        make(worker.path, 0o600)
+
+    assert left() == []
+
+
+def test_a_journal_of_another_mount_is_left_alone() -> None:
+    """Two mounts of one file system need not see each other's locks."""
+    worker = Worker()
+    worker.journal.put(held("a"))
+    worker.die()
+    boot, _, rest = worker.path.name.rpartition(f"-{worker.path.stat().st_dev:x}-")
+    worker.path.rename(worker.path.with_name(f"{boot}-0-{rest}"))
+
+    assert left() == []
 
 
 def test_a_worker_whose_file_was_taken_away_goes_on() -> None:
     worker = Worker()
     worker.path.unlink()
     worker.journal.put(held("a"))
-    worker.journal.remove()
     worker.die()
 
     assert left() == []
@@ -179,9 +218,10 @@ def test_a_folder_that_others_may_write_to_is_not_used(folder: Path) -> None:
     worker = Worker()
     worker.journal.put(held("a"))
     worker.die()
+    journals = Journals.of(STORE)
     folder.chmod(0o770)
 
-    assert left() == []
+    assert list(journals.left()) == []
     with pytest.raises(PermissionError, match="of this user alone"):
         Worker()
 

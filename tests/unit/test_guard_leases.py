@@ -16,6 +16,7 @@ class _Store:
         self.finished: list[str] = []
         self.owners: dict[str, str] = {}
         self.broken = False
+        self.takes = 0.0
 
     def renew(self, executions: Sequence[Execution], lease: float) -> set[str]:
         if self.broken:
@@ -30,6 +31,7 @@ class _Store:
     ) -> bool:
         if self.broken or execution.owner == "poison":
             raise ConnectionError("gone")
+        _now[0] += self.takes
         self.finished.append(execution.owner)
         return True
 
@@ -111,3 +113,16 @@ def test_an_end_that_cannot_be_written_keeps_nothing_else_waiting(
         _now[0] += 1
     assert store.finished == ["a", "b"]
     assert store.renewed == [["held"], ["held"]]
+
+
+def test_leases_are_renewed_in_between_many_ends(leases: Leases, store: _Store) -> None:
+    store.takes = 1.0
+    leases.hold(_execution("held"))
+    for n in range(12):
+        leases.end(End(_execution(str(n)), State.FAILED))
+    renewals = []
+    while leases.due == 0:
+        leases.act()
+        renewals.append(len(store.finished))
+    assert renewals == [5, 10, 12]
+    assert len(store.renewed) == 3

@@ -116,7 +116,7 @@ class Beside:
 
 def _open_journal(store: str) -> tuple[Path, int] | None:
     try:
-        return Journals(store).create()
+        return Journals.of(store).create()
     except OSError as error:
         _logger.info("if this worker dies as a whole, its leases will lapse: no journal: %s", error)
         return None

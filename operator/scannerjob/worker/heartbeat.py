@@ -17,19 +17,21 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from scannerjob.worker.journal import Journal, Journals
+from scannerjob.worker.clerk import Clerk
 from scannerjob.worker.leases import DIED, End, Leases
-from scannerjob.worker.records import BEAT, Execution, State
+from scannerjob.worker.records import Execution, State
 from scannerjob.worker.stores import open_store
 
 # In seconds. How soon a process is looked at whose connection has ended: it may take a moment to
-# die. And how long the store is tried once the worker is gone.
+# die. How soon it is seen what a dead worker has left. And how long the store is tried once the
+# worker is gone.
 _GLANCE = 0.1
+_LOOK = 1.0
 _FAREWELL = 60.0
 _MAX_MESSAGE = 65536
 
@@ -66,11 +68,10 @@ class Heartbeat:
         leases: Leases,
         listener: socket.socket,
         worker: BinaryIO,
-        left: Callable[[], list[End]],
+        left: Callable[[], Iterable[End]],
     ) -> None:
         self._leases = leases
         self._left = left
-        self._look_left = 0.0
         self._listener = listener
         self._processes: dict[socket.socket, _Process] = {}
         self._parted: list[_Process] = []
@@ -82,7 +83,7 @@ class Heartbeat:
     def run(self) -> None:
         """Return once there is nothing left to do."""
         while self._worker or self._processes:
-            self._turn(_GLANCE if self._parted else self._leases.due)
+            self._turn(_GLANCE if self._parted else min(_LOOK, self._leases.due))
         deadline = time.monotonic() + _FAREWELL
         while (self._parted or not self._leases.idle) and time.monotonic() < deadline:
             self._turn(_GLANCE)
@@ -158,9 +159,6 @@ class Heartbeat:
 
     def _inherit(self) -> None:
         """Write down what other workers on this machine have left that have died."""
-        if time.monotonic() < self._look_left:
-            return
-        self._look_left = time.monotonic() + BEAT
         for end in self._left():
             _logger.warning("a worker has died that had launch %s", end.execution.id)
             self._leases.end(end)
@@ -209,13 +207,13 @@ def main() -> None:
     worker = sys.stdin.buffer
     told = json.loads(worker.readline())
     store = open_store(told["url"])
-    journal = Journal(Path(told["journal"][0]), told["journal"][1]) if told["journal"] else None
-    leases = Leases(store, told["lease"], told["beat"], journal)
+    clerk = Clerk(Path(told["journal"][0]), told["journal"][1]) if told["journal"] else None
+    leases = Leases(store, told["lease"], told["beat"], clerk)
     listener = socket.socket(fileno=told["listener"])
     os.write(sys.stdout.fileno(), b".")
-    Heartbeat(leases, listener, worker, Journals(str(store)).left if journal else list).run()
-    if journal:
-        journal.remove()
+    Heartbeat(leases, listener, worker, clerk.left if clerk else list).run()
+    if clerk and leases.idle:
+        clerk.remove()
     store.close()
 
 

@@ -14,10 +14,12 @@ import json
 import logging
 import os
 import secrets
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Self
 
 from scannerjob.worker.leases import End
 from scannerjob.worker.records import Execution, State
@@ -25,6 +27,8 @@ from scannerjob.worker.records import Execution, State
 # Another kernel's locks say nothing here, should machines share a file system.
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 _MAX_BYTES = 256 * 1024
+# Far more than a worker can hold.
+_MAX_READ = 64 * 1024 * 1024
 
 _logger = logging.getLogger(__name__)
 
@@ -32,16 +36,16 @@ _logger = logging.getLogger(__name__)
 class Journal:
     """The ends that are to be written if all of a worker's processes die now.
 
-    `descriptor` is that of the locked file at `path`: every process that has a copy of it keeps the
-    lock, as those do that are forked. Nothing here ever fails: an entry that is missing is found
-    out by its lease, one too many is refused by the store.
+    `descriptor` is that of the locked file: every process that has a copy of it keeps the lock, as
+    those do that are forked. Nothing here ever fails: an entry that is missing is found out by its
+    lease, one too many is refused by the store.
     """
 
-    def __init__(self, path: Path, descriptor: int) -> None:
-        self._path = path
+    def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._ends: dict[str, End] = {}
-        self._rewrite()
+        # What a predecessor wrote counts until there is something to put in its place.
+        self._max_bytes = 0
 
     def put(self, end: End) -> None:
         """Have this written if nobody is left to do so, in place of what there is of its owner."""
@@ -53,14 +57,9 @@ class Journal:
         if self._ends.pop(owner, None):
             self._append(_line(owner))
 
-    def remove(self) -> None:
-        """There is nobody left who could leave anything."""
-        with suppress(OSError):
-            self._path.unlink()
-
     def _append(self, line: bytes) -> None:
         with suppress(OSError):
-            if os.write(self._descriptor, line) and self._size > _MAX_BYTES:
+            if os.write(self._descriptor, line) and self._size > self._max_bytes:
                 self._rewrite()
 
     @property
@@ -72,26 +71,39 @@ class Journal:
         with suppress(OSError):
             os.ftruncate(self._descriptor, 0)
             os.write(self._descriptor, b"".join(map(_line, self._ends.values())))
+        # Twice what is in use, lest with many of them every line should have all written anew.
+        self._max_bytes = max(_MAX_BYTES, 2 * self._size)
 
 
 class Journals:
-    """Those of all workers on this machine that have the same store, of this name.
+    """Those of all workers on this machine that have the same store."""
 
-    To make one raises OSError if there can be none here.
-    """
+    def __init__(self, folder: Path, prefix: str) -> None:
+        self._folder = folder
+        self._prefix = prefix
 
-    def __init__(self, store: str) -> None:
-        self._folder = Path(tempfile.gettempdir()) / f"scannerjob-guard-{os.geteuid()}"
+    @classmethod
+    def of(cls, store: str) -> Self:
+        """Those of the store of this name. Raises OSError if there can be none here."""
+        folder = Path(tempfile.gettempdir()) / f"scannerjob-guard-{os.geteuid()}"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        # Two mounts of one file system need not share their locks, and copies of files do not.
+        device = folder.lstat().st_dev
         digest = hashlib.sha256(store.encode()).hexdigest()[:16]
-        self._prefix = f"{_BOOT.read_text().strip()}-{digest}-"
+        found = cls(folder, f"{_BOOT.read_text().strip()}-{device:x}-{digest}-")
+        found._check()
+        return found
+
+    @classmethod
+    def beside(cls, path: Path) -> Self:
+        """Those of the same store as the one at `path`."""
+        return cls(path.parent, f"{path.name.rpartition('-')[0]}-")
 
     def create(self) -> tuple[Path, int]:
         """Path and descriptor of a new one, empty and locked.
 
         Raises OSError if there can be none.
         """
-        self._folder.mkdir(mode=0o700, exist_ok=True)
-        self._check()
         name = f"{self._prefix}{secrets.token_hex(8)}"
         # Under another name until it is locked, lest somebody should take it for a dead one's.
         path, new = self._folder / name, self._folder / f"new-{name}"
@@ -100,14 +112,12 @@ class Journals:
         new.rename(path)
         return path, descriptor
 
-    def left(self) -> list[End]:
-        """What is to be written of workers that have died; told once."""
-        ends: list[End] = []
+    def left(self) -> Iterator[End]:
+        """What is to be written of workers that have died; told once all of it was taken."""
         with suppress(OSError):
             self._check()
             for path in sorted(self._folder.glob(f"{self._prefix}*")):
-                ends.extend(_taken(path))
-        return ends
+                yield from _taken(path)
 
     def _check(self) -> None:
         """That nobody else may write there: whoever could would end launches as he likes."""
@@ -116,29 +126,29 @@ class Journals:
             raise PermissionError(f"{self._folder} must be a folder of this user alone (mode 0700)")
 
 
-def _taken(path: Path) -> list[End]:
-    """What is in a journal that nobody holds any more, which is removed."""
+def _taken(path: Path) -> Iterator[End]:
+    """What is in a journal that nobody holds any more, which is removed once all was taken."""
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
+        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
-        return []  # another worker was quicker
+        return  # another worker was quicker
     with os.fdopen(descriptor, "rb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            return []
-        ends = dict(_entries(file.read()))
-        path.unlink(missing_ok=True)
-    return [end for end in ends.values() if end]
+            return
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            yield from filter(None, dict(_entries(file.read(_MAX_READ))).values())
+            path.unlink(missing_ok=True)
 
 
 def _entries(contents: bytes) -> Iterator[tuple[str, End | None]]:
     """By owner, the last word counts. A worker that died in the middle of a line wrote no line."""
-    for line in contents.splitlines():
+    for line in filter(None, contents.split(b"\n")):
         try:
             owner, *told = json.loads(line)
-            yield owner, _end(owner, *told) if told else None
-        except (ValueError, TypeError) as error:
+            yield str(owner), _end(owner, *told) if told else None
+        except Exception as error:  # noqa: BLE001 - whatever stands there, the others count
             _logger.debug("a line of a dead worker's journal cannot be read: %s", error)
 
 
@@ -149,7 +159,8 @@ def _line(told: End | str) -> bytes:
         parts += [told.state.value, told.reason, told.delay]
     else:
         parts = [told]
-    return json.dumps(parts).encode() + b"\n"
+    # After one that a full disk has cut off, this is a line of its own.
+    return b"\n" + json.dumps(parts).encode()
 
 
 def _end(owner: str, launch: str, retries: int, state: str, reason: str, delay: float) -> End:

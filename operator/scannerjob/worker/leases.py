@@ -101,13 +101,13 @@ class Leases:
         try:
             if beats:
                 lost.extend(self._renew(frozen()))
+                self._next = time.monotonic() + self._beat
             self._write_ends()
         except Exception as error:  # noqa: BLE001 - whatever a client raises, it is asked again
             self._tell(error)
             self._next = time.monotonic() + _AGAIN
         else:
             self._troubled = False
-            self._next = time.monotonic() + self._beat if beats else self._next
         return lost
 
     @property
@@ -126,7 +126,8 @@ class Leases:
             left = [each for each in left if each is not batch[each.id]]
 
     def _write_ends(self) -> None:
-        while self._ends:
+        # There may be many, and leases are renewed in between.
+        while self._ends and time.monotonic() < self._next:
             # To the end of the line, lest one that fails should keep others waiting.
             end = self._ends.pop(0)
             self._ends.append(end)
