@@ -23,8 +23,8 @@ demo: $(RUNTIME) ## Show ScannerJob at work, on embedded parts, in about a minut
 	@$(BIN)/scannerjob demo
 
 test: lint servers control-plane helm ## Check everything: lint, types and all tiers of tests
-	@echo "Running all tests, two files at a time: each half has servers of its own"
-	@$(BIN)/pytest --numprocesses=2 --dist=loadfile
+	@echo "Running all tests, three at a time: each third has servers of its own"
+	@$(BIN)/pytest --numprocesses=3 --dist=worksteal
 
 test-unit: $(DEV) ## Run the tests that need no server (under a minute)
 	@$(BIN)/pytest --numprocesses=auto $(wildcard tests/unit tests/model)
