@@ -125,6 +125,12 @@ def test_a_task_that_is_put_back_into_its_queue_runs_again(stage: GuardStage) ->
     assert stage.count(launch)["begin"] == 2
 
 
+def test_a_reason_that_is_not_all_characters_is_told_as_far_as_it_is(stage: GuardStage) -> None:
+    launch = stage.send("not_found")
+    stage.worker()
+    assert stage.wait_until(launch, State.FAILED).reason == "ValueError: no file ?"
+
+
 def test_a_task_that_is_rejected_for_good_has_failed(stage: GuardStage) -> None:
     stage.worker(leases=LONG)
     launch = stage.send("reject_once")

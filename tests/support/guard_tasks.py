@@ -54,6 +54,10 @@ def told(self, fails=False):
     if fails:
         raise ValueError("no such page")
 
+@app.task
+def not_found():
+    raise ValueError("no file " + os.fsdecode(bytes([255])))
+
 class Fails(Task):
     def before_start(self, task_id, args, kwargs):
         raise KeyError("no such book")

@@ -206,4 +206,5 @@ def _said(error: Any) -> str:
 
 
 def _cut(reason: str) -> str:
-    return reason[:_MAX_REASON]
+    # What is no character, such as a part of a file's name may be, no store takes.
+    return reason[:_MAX_REASON].encode(errors="replace").decode()
