@@ -1,6 +1,7 @@
 """What a dead worker's journal tells the next one, and which journals are left alone."""
 
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -169,6 +170,18 @@ def test_what_is_no_file_is_left_alone() -> None:
         worker.die()
         worker.path.unlink()
         make(worker.path, 0o600)
+
+    assert left() == []
+
+
+def test_a_copy_of_a_journal_is_left_alone(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody locks it, though the worker lives whose journal it is a copy of."""
+    worker = Worker()
+    worker.journal.put(held("a"))
+    shutil.copytree(folder, tmp_path / "copy" / folder.name)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "copy"))
 
     assert left() == []
 

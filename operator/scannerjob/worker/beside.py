@@ -58,6 +58,8 @@ class Beside:
         threading.Thread(target=self._keep, name="guard-process", daemon=True).start()
 
     def _start(self) -> None:
+        if self._journal and not _is_open(*self._journal):
+            self._journal = None
         process = subprocess.Popen(
             # With the very path of this process, so that it finds what is installed here.
             [sys.executable, "-P", "-m", "scannerjob.worker.heartbeat"],
@@ -120,3 +122,11 @@ def _open_journal(store: str) -> tuple[Path, int] | None:
     except OSError as error:
         _logger.info("if this worker dies as a whole, its leases will lapse: no journal: %s", error)
         return None
+
+
+def _is_open(path: Path, descriptor: int) -> bool:
+    """Whether it is still that file's: somebody may have closed it, or taken the file away."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except OSError:
+        return False

@@ -87,7 +87,7 @@ class Journals:
         """Those of the store of this name. Raises OSError if there can be none here."""
         folder = Path(tempfile.gettempdir()) / f"scannerjob-guard-{os.geteuid()}"
         folder.mkdir(mode=0o700, exist_ok=True)
-        # Two mounts of one file system need not share their locks, and copies of files do not.
+        # Two mounts of one file system need not share their locks.
         device = folder.lstat().st_dev
         digest = hashlib.sha256(store.encode()).hexdigest()[:16]
         found = cls(folder, f"{_BOOT.read_text().strip()}-{device:x}-{digest}-")
@@ -104,10 +104,10 @@ class Journals:
 
         Raises OSError if there can be none.
         """
-        name = f"{self._prefix}{secrets.token_hex(8)}"
         # Under another name until it is locked, lest somebody should take it for a dead one's.
-        path, new = self._folder / name, self._folder / f"new-{name}"
+        new = self._folder / f"new-{secrets.token_hex(8)}"
         descriptor = os.open(new, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o600)
+        path = self._folder / f"{self._prefix}{os.fstat(descriptor).st_ino}"
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         new.rename(path)
         return path, descriptor
@@ -137,9 +137,14 @@ def _taken(path: Path) -> Iterator[End]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             return
-        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        if _is_original(path, os.fstat(descriptor)):
             yield from filter(None, dict(_entries(file.read(_MAX_READ))).values())
             path.unlink(missing_ok=True)
+
+
+def _is_original(path: Path, found: os.stat_result) -> bool:
+    """Whether it is what was locked under this name: nobody locks a copy."""
+    return stat.S_ISREG(found.st_mode) and path.name.endswith(f"-{found.st_ino}")
 
 
 def _entries(contents: bytes) -> Iterator[tuple[str, End | None]]:
