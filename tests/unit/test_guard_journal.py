@@ -18,6 +18,7 @@ STORE = "Redis app-redis:6379/0"
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where the journals are."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     return tmp_path / f"scannerjob-guard-{os.geteuid()}"
 
@@ -172,6 +173,21 @@ def test_what_is_no_file_is_left_alone() -> None:
         make(worker.path, 0o600)
 
     assert left() == []
+
+
+def test_journals_are_in_memory_unless_a_folder_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There, the next container of a pod finds those of the last one."""
+    monkeypatch.setattr(journal, "_MEMORY", tmp_path / "shm")
+    monkeypatch.delenv("TMPDIR")
+    assert Worker().path.parent.parent == tmp_path
+
+    (tmp_path / "shm").mkdir()
+    assert Worker().path.parent.parent == tmp_path / "shm"
+
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    assert Worker().path.parent.parent == tmp_path
 
 
 def test_a_copy_of_a_journal_is_left_alone(

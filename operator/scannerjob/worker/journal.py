@@ -26,6 +26,8 @@ from scannerjob.worker.records import Execution, State
 
 # Another kernel's locks say nothing here, should machines share a file system.
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
+# The containers of a pod share it, and it outlives them (kubernetes/kubernetes#81001).
+_MEMORY = Path("/dev/shm")
 _MAX_BYTES = 256 * 1024
 # Far more than a worker can hold.
 _MAX_READ = 64 * 1024 * 1024
@@ -85,7 +87,9 @@ class Journals:
     @classmethod
     def of(cls, store: str) -> Self:
         """Those of the store of this name. Raises OSError if there can be none here."""
-        folder = Path(tempfile.gettempdir()) / f"scannerjob-guard-{os.geteuid()}"
+        in_memory = "TMPDIR" not in os.environ and os.access(_MEMORY, os.W_OK | os.X_OK)
+        parent = _MEMORY if in_memory else Path(tempfile.gettempdir())
+        folder = parent / f"scannerjob-guard-{os.geteuid()}"
         folder.mkdir(mode=0o700, exist_ok=True)
         # Two mounts of one file system need not share their locks.
         device = folder.lstat().st_dev
