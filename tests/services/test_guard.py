@@ -176,7 +176,10 @@ def test_a_task_that_is_revoked_before_it_starts_has_failed(stage: GuardStage) -
     stage.worker(concurrency=1, leases=LONG)
     first, revoked = stage.send("work"), stage.send("work")
     stage.wait_for("begin", first)
-    stage.celery().control.revoke(revoked, reply=True)
+    app = stage.celery()
+    # Not one of the process's pool: what an earlier test opened may have been closed since.
+    with app.connection_for_write() as connection:
+        app.control.revoke(revoked, reply=True, connection=connection)
     stage.release()
     assert stage.wait_until(revoked, State.FAILED).reason == "it was revoked"
     assert stage.count(revoked)["begin"] == 0

@@ -135,9 +135,9 @@ def test_a_worker_is_dead_only_once_all_that_it_has_forked_is(
     machine = {"TMPDIR": str(tmp_path)}
     worker = stage.worker(concurrency=1, leases=LONG, env=machine)
     launch = stage.send("fork")
-    stage.wait_for("begin", launch)
-    executing = psutil.Process(stage.pid(launch))
-    forked = eventually(executing.children)
+    stage.wait_for("fork", launch)
+    (entry,) = (each for each in stage.journal(launch) if each["what"] == "fork")
+    forked, executing = psutil.Process(entry["child"]), psutil.Process(entry["pid"])
     for process in (_heartbeat(worker), psutil.Process(worker.pid), executing):
         process.kill()
     other = stage.worker(concurrency=1, leases=LONG, env=machine)
@@ -147,8 +147,7 @@ def test_a_worker_is_dead_only_once_all_that_it_has_forked_is(
     stage.worker(concurrency=1, leases=LONG, env=machine)
     stage.wait_until(later, State.FAILED)
     assert stage.certain(launch).state is State.RUNNING
-    for process in forked:
-        process.kill()
+    forked.kill()
     stage.wait_until(launch, State.FAILED)
 
 
