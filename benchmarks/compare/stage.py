@@ -162,6 +162,8 @@ class Stage:
             self.site.scanner_job(
                 interval=f"{self.scene.interval * 1000:.0f}ms",
                 concurrency=SLOTS,
+                # The others have no backoff either.
+                retry={"backoff": "0s"},
                 celery__guard={"urlSecretRef": {"name": "app-guard", "key": "url"}},
             )
         )

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from math import inf
 from statistics import median
 
-from benchmarks.compare.run import Run, leases
+from benchmarks.compare.run import Run, in_seconds, leases
 from benchmarks.compare.stage import Scene, Stage, all_at_once, ours
 from benchmarks.table import Table
 from scannerjob.worker.records import LEASE
@@ -17,6 +17,7 @@ from tests.support.rabbitmq import RabbitServer
 ROWS, NEW = 10, 5
 WORK, INTERVAL, WINDOW = 5.0, 5.0, 60.0
 BAR = 3 * LEASE
+NOISE = 1.5
 
 
 def run() -> Table:
@@ -29,6 +30,7 @@ def run() -> Table:
             f"not run again, of {ROWS}",
             f"not begun, of {NEW} new ones",
             "copies of a row at once",
+            f"all {ROWS + NEW} begun after, s",
             "back after, s: p50",
             "max",
             "in lease periods: p50",
@@ -65,12 +67,15 @@ def _add(table: Table, killed: str, scene: Scene, play: Callable[[Stage], Run]) 
 
 
 def _no_slower(killed: str, runs: Sequence[Run]) -> tuple[str, bool]:
-    """Beside the others that lose nothing and make no copies: the broker tells them at once."""
-    faultless = [run for run in runs if not _not_again(run) and run.copies == 1]
-    best = median(_recoveries(ours(runs)) or [inf])
-    others = min((median(_recoveries(r)) for r in faultless if not r.system.is_ours), default=inf)
-    said = f"{killed}: p50 is {best:.1f} s, the quickest other without copies {others:.1f} s"
-    return f"{said} (bar: no slower)", best <= others
+    """Beside the others that make no copies: the broker tells them at once.
+
+    Of all rows, since those that wait for a slot are new ones here and interrupted ones there.
+    """
+    others = [_all_begun(run) for run in runs if run.copies == 1 and not run.system.is_ours]
+    best, quickest = _all_begun(ours(runs)), min(others, default=inf)
+    said = f"{killed}: all are begun after {best:.1f} s, by the quickest other without copies after"
+    bar = f"{NOISE:g} s more, by which the starts of workers differ"
+    return f"{said} {quickest:.1f} s (bar: {bar})", best <= quickest + NOISE
 
 
 def _kill_worker(stage: Stage) -> Run:
@@ -113,6 +118,10 @@ def _not_begun(run: Run) -> int:
     return sum(row not in run.recoveries for row in range(ROWS + 1, ROWS + NEW + 1))
 
 
+def _all_begun(run: Run) -> float:
+    return inf if _not_again(run) or _not_begun(run) else max(run.recoveries.values())
+
+
 def _recoveries(run: Run) -> list[float]:
     return [seconds for row, seconds in run.recoveries.items() if row in run.interrupted]
 
@@ -125,6 +134,7 @@ def _row(run: Run) -> list[str]:
         str(_not_again(run)),
         str(_not_begun(run)),
         str(run.copies),
+        in_seconds(_all_begun(run)),
         *([f"{each:.1f}" for each in figures] or ["never", "never"]),
         *([leases(each) for each in figures] or ["", ""]),
     ]
