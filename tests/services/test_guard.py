@@ -161,15 +161,10 @@ def test_a_killed_process_is_recorded_at_once(stage: GuardStage) -> None:
 def test_a_process_that_a_task_has_forked_does_not_hide_its_death(stage: GuardStage) -> None:
     stage.worker(leases=LONG)
     launch = stage.send("fork")
-    stage.wait_for("fork", launch)
-    (entry,) = (each for each in stage.journal(launch) if each["what"] == "fork")
-    forked = psutil.Process(entry["child"])
-    try:
-        psutil.Process(entry["pid"]).kill()
-        stage.wait_until(launch, State.FAILED)
-        assert forked.is_running()
-    finally:
-        forked.kill()
+    executing, forked = stage.forked(launch)
+    executing.kill()
+    stage.wait_until(launch, State.FAILED)
+    assert forked.is_running()
 
 
 def test_a_task_that_is_revoked_before_it_starts_has_failed(stage: GuardStage) -> None:

@@ -58,6 +58,17 @@ def _outlive_its_lease(stage: GuardStage, launch: str) -> None:
     eventually(has_passed, timeout=60, message="a lease has passed")
 
 
+def _end_unsaid(stage: GuardStage, store: RedisServer, worker: CeleryWorker) -> str:
+    """A launch that has ended while the store was away, as it still is."""
+    launch = stage.send("work")
+    stage.wait_for("begin", launch)
+    store.kill()
+    stage.release()
+    stage.wait_for("postrun", launch)
+    eventually(lambda: f"the end of launch {launch} is written later" in worker.log())
+    return launch
+
+
 @pytest.mark.parametrize("pool", ["prefork", "threads", "solo", "gevent"])
 def test_a_lease_is_renewed_while_its_task_runs(stage: GuardStage, pool: str) -> None:
     stage.worker(pool=pool)
@@ -135,9 +146,7 @@ def test_a_worker_is_dead_only_once_all_that_it_has_forked_is(
     machine = {"TMPDIR": str(tmp_path)}
     worker = stage.worker(concurrency=1, leases=LONG, env=machine)
     launch = stage.send("fork")
-    stage.wait_for("fork", launch)
-    (entry,) = (each for each in stage.journal(launch) if each["what"] == "fork")
-    forked, executing = psutil.Process(entry["child"]), psutil.Process(entry["pid"])
+    executing, forked = stage.forked(launch)
     for process in (_heartbeat(worker), psutil.Process(worker.pid), executing):
         process.kill()
     other = stage.worker(concurrency=1, leases=LONG, env=machine)
@@ -167,12 +176,7 @@ def test_an_end_that_the_store_missed_is_written_by_the_next_worker(
     stage: GuardStage, store: RedisServer
 ) -> None:
     worker = stage.worker(leases=LONG)
-    launch = stage.send("work")
-    stage.wait_for("begin", launch)
-    store.kill()
-    stage.release()
-    stage.wait_for("postrun", launch)
-    eventually(lambda: f"the end of launch {launch} is written later" in worker.log())
+    launch = _end_unsaid(stage, store, worker)
     worker.kill()
     store.start()
     worker.start()
@@ -311,14 +315,8 @@ def test_nothing_is_committed_while_the_store_cannot_be_asked(
 def test_an_end_that_the_store_missed_is_written_later(
     stage: GuardStage, store: RedisServer
 ) -> None:
-    worker = stage.worker(leases=LONG)
-    launch = stage.send("work")
-    stage.wait_for("begin", launch)
-    store.kill()
-    stage.release()
-    stage.wait_for("postrun", launch)
+    launch = _end_unsaid(stage, store, stage.worker(leases=LONG))
     assert stage.celery().AsyncResult(launch).get() == "worked"
-    eventually(lambda: f"the end of launch {launch} is written later" in worker.log())
     store.start()
     stage.wait_until(launch, State.DONE)
 

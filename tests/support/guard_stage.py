@@ -8,11 +8,12 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Self
 from uuid import uuid4
 
+import psutil
 from celery import Celery
 from redis import RedisError
 
@@ -116,6 +117,14 @@ class GuardStage:
         """The process that began it last."""
         return int([each["pid"] for each in self.journal(launch) if each["what"] == "begin"][-1])
 
+    def forked(self, launch: str) -> tuple[psutil.Process, psutil.Process]:
+        """The process that executes a task which has forked, and the one that was forked."""
+        self.wait_for("fork", launch)
+        (entry,) = (each for each in self.journal(launch) if each["what"] == "fork")
+        forked = psutil.Process(entry["child"])
+        self._ends.callback(_kill, forked)
+        return psutil.Process(entry["pid"]), forked
+
     def wait_for(self, what: str, launch: str, times: int = 1) -> None:
         """Until the journal has it so many times."""
         eventually(
@@ -159,3 +168,8 @@ class GuardStage:
         record = self.record(launch)
         assert record, f"{launch} has no record"
         return record
+
+
+def _kill(process: psutil.Process) -> None:
+    with suppress(psutil.NoSuchProcess):
+        process.kill()
