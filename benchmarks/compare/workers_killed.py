@@ -3,8 +3,8 @@
 It is on the same machine, like a container that is started again, unless the machine has gone too.
 """
 
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from math import inf
 from statistics import median
 
@@ -12,6 +12,7 @@ from benchmarks.compare.run import Run, in_seconds, leases
 from benchmarks.compare.stage import Scene, Stage, all_at_once, ours
 from benchmarks.table import Table
 from scannerjob.worker.records import LEASE
+from tests.support.celery_worker import CeleryWorker
 from tests.support.rabbitmq import RabbitServer
 
 ROWS, NEW = 10, 5
@@ -78,27 +79,30 @@ def _no_slower(killed: str, runs: Sequence[Run]) -> tuple[str, bool]:
     return f"{said} {quickest:.1f} s (bar: {bar})", best <= quickest + NOISE
 
 
-def _kill_worker(stage: Stage) -> Run:
+@contextmanager
+def _at_work(stage: Stage) -> Iterator[CeleryWorker]:
+    """A worker that works on all of the first rows."""
     with stage.worker() as worker, stage.fed():
         stage.site.add_rows(1, ROWS)
         stage.wait_until_running(ROWS)
+        yield worker
+
+
+def _kill_worker(stage: Stage) -> Run:
+    with _at_work(stage) as worker:
         stage.kill(worker)
         return _aftermath(stage, worker.start)
 
 
 def _kill_machine(stage: Stage) -> Run:
     """The next worker finds nothing of the last one's."""
-    with stage.worker() as worker, stage.fed(), ExitStack() as stack:
-        stage.site.add_rows(1, ROWS)
-        stage.wait_until_running(ROWS)
+    with _at_work(stage) as worker, ExitStack() as stack:
         stage.kill(worker)
         return _aftermath(stage, lambda: stack.enter_context(stage.worker()))
 
 
 def _kill_children(stage: Stage) -> Run:
-    with stage.worker(), stage.fed():
-        stage.site.add_rows(1, ROWS)
-        stage.wait_until_running(ROWS)
+    with _at_work(stage):
         stage.kill_children()
         return _aftermath(stage, lambda: None)
 
