@@ -190,11 +190,11 @@ class ControlPlane:
     def kubeconfig_for(self, service_account: str, *, namespace: str = "default") -> Path:
         """A kubeconfig for an existing service account, whatever gave it its rights."""
         token = self.token_for(service_account, namespace=namespace)
-        return self._kubeconfig(f"{namespace}-{service_account}", token, namespace)
+        return self.kubeconfig_with(f"{namespace}-{service_account}", token, namespace)
 
     def kubeconfig(self, user: str = "admin") -> Path:
         """A kubeconfig for a user of the token file; `admin` may do everything."""
-        return self._kubeconfig(user.replace(":", "-"), self._tokens[user], "default")
+        return self.kubeconfig_with(user.replace(":", "-"), self._tokens[user], "default")
 
     def __enter__(self) -> Self:
         try:
@@ -286,8 +286,11 @@ class ControlPlane:
         except (OSError, urllib.error.URLError):
             return False
 
-    def _kubeconfig(self, name: str, token: str, namespace: str) -> Path:
-        """Written anew each time: it names the certificate's file, which may not exist yet."""
+    def kubeconfig_with(self, name: str, token: str, namespace: str) -> Path:
+        """A kubeconfig for whoever has this token.
+
+        Written anew each time: it names the certificate's file, which may not exist yet.
+        """
         path = self.folder / f"{name}.kubeconfig"
         cluster = {"server": self.server, "certificate-authority": str(self.ca_file)}
         context = {"cluster": "test", "user": name, "namespace": namespace}

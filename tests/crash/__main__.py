@@ -1,0 +1,124 @@
+"""`python -m tests.crash`: operators killed by the thousand, and whether a promise was broken."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tests.crash.plan import Plan, plan
+from tests.crash.run import run
+from tests.harness.campaign import progress, side_by_side, stage
+from tests.harness.record import REPOSITORY, Record
+from tests.harness.setting import Target
+from tests.harness.trial import Verdict
+
+RECORD = REPOSITORY / "docs" / "proof" / "crash.jsonl"
+
+app = typer.Typer(no_args_is_help=True, add_completion=False)
+_Record = Annotated[Path, typer.Option(help="The file that verdicts are appended to.")]
+
+
+@app.command()
+def prove(
+    kills: Annotated[
+        int, typer.Option(help="How many are to be in the record, per target.")
+    ] = 1000,
+    minutes: Annotated[float, typer.Option(help="Begin no trial after that.")] = 240,
+    target: Annotated[
+        list[str] | None, typer.Option(help="celery, job; both if not given.")
+    ] = None,
+    stages: Annotated[int, typer.Option(help="How many trials run at once.")] = 2,
+    part: Annotated[str, typer.Option(hidden=True)] = "",
+    record: _Record = RECORD,
+) -> None:
+    """Kill until the record has so many kills for each target; exits 1 if a promise was broken."""
+    targets: list[Target] = [each for each in ("celery", "job") if each in (target or [each])]
+    if not part:
+        options = [*("--kills", str(kills)), *("--minutes", str(minutes))]
+        options += [word for each in targets for word in ("--target", each)]
+        code = side_by_side("tests.crash", ["prove", *options, "--record", str(record)], stages)
+        summary(record)
+        raise typer.Exit(code)
+    mine, parts = map(int, part.split("/"))
+    deadline = time.monotonic() + 60 * minutes
+    broken = 0
+    with stage() as opened:
+        for each in targets:
+            for one in _plans(each, mine, parts, Record(record)):
+                if time.monotonic() > deadline or _killed(record)[each] >= kills:
+                    break
+                broken += not _try(one, run(one, opened), each, Record(record))
+    raise typer.Exit(bool(broken))
+
+
+@app.command()
+def replay(target: str, seed: int) -> None:
+    """Carry out one plan again; prints what the judge says, and keeps the logs."""
+    with stage() as opened:
+        verdict = run(plan(seed, target), opened, keep=True)
+    print(verdict, verdict.notes, sep="\n")
+    raise typer.Exit(not verdict.kept)
+
+
+@app.command()
+def summary(record: _Record = RECORD) -> None:
+    """Print what the record has: kills by target and by point, and what was broken."""
+    killed = _killed(record)
+    lines = list(Record(record).lines("crash"))
+    for target, count in sorted(killed.items()):
+        of_target = [line for line in lines if line["target"] == target]
+        broken = sum(line["verdict"] != "kept" for line in of_target)
+        print(f"{target}: {count} kills in {len(of_target)} trials, {broken} with a broken promise")
+    points: Counter[str] = Counter()
+    for line in lines:
+        points.update(line["points"])
+    for name, count in points.most_common():
+        print(f"{count:7}  {name}")
+
+
+def _plans(target: Target, part: int, parts: int, record: Record) -> Iterator[Plan]:
+    """Those of this part that were not tried yet."""
+    tried = {line["seed"] for line in record.lines("crash") if line["target"] == target}
+    for seed in itertools.count(1 + part, parts):
+        if seed not in tried:
+            yield plan(seed, target)
+
+
+def _killed(record: Path) -> Counter[str]:
+    killed: Counter[str] = Counter()
+    for line in Record(record).lines("crash"):
+        killed[line["target"]] += line["kills"]
+    return killed
+
+
+def _try(one: Plan, verdict: Verdict, target: str, record: Record) -> bool:
+    notes = verdict.notes
+    record.append(
+        "crash",
+        one.seed,
+        kept=verdict.kept,
+        target=target,
+        setting=str(one.setting),
+        kills=notes["kills"],
+        points=notes["points"],
+        rows=verdict.done,
+        launches=len(verdict.history.messages) + len(verdict.history.jobs),
+        seconds=round(verdict.seconds),
+    )
+    progress(
+        f"{target} {one.seed} ({one.setting}): {notes['kills']} killed, {verdict.done} rows done, "
+        f"{verdict.seconds:.0f} s: {'kept' if verdict.kept else 'BROKEN'}"
+    )
+    if not verdict.kept:
+        progress(f"{verdict}\n{notes['folder']}")
+    return verdict.kept
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,91 @@
+"""What is to be killed, and where: it follows from a seed alone."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from tests.crash.points import POINTS, Point
+from tests.harness.setting import Broker, Setting, Target, Way
+
+# A process that has not come to its point by then is killed where it is.
+PATIENCE = 3.0
+_NAMED = 0.65
+_LATEST = 1.8
+
+
+@dataclass(frozen=True)
+class Life:
+    """How one process dies: at a point, after so many passes, or so long after its start."""
+
+    point: str | None
+    passes: int
+    after: float
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """The point's, or that there was none."""
+        return self.point or "at random"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A setting, how many processes are killed, and how each of a replica dies, in turn."""
+
+    seed: int
+    setting: Setting
+    kills: int
+
+    def lives(self, replica: int) -> Iterator[Life]:
+        """Without end."""
+        rng = random.Random(f"{self.seed}/{replica}")
+        points = sorted(name for name, each in POINTS.items() if _is_on_the_way(each, self.setting))
+        while True:
+            point = rng.choice(points) if rng.random() < _NAMED else None
+            after = PATIENCE if point else rng.uniform(0.02, _LATEST)
+            yield Life(point, rng.choice((0, 0, 0, 1, 1, 2, 4, 8)), after, rng.randrange(2**32))
+
+
+def plan(seed: int, target: Target, kills: int = 30) -> Plan:
+    """The plan of this number."""
+    rng = random.Random(f"{seed}/{target}")
+    replicas = rng.choice((1, 1, 2))
+    setting = Setting(target=target, replicas=replicas, election=rng.random() < 0.4)
+    if target == "celery":
+        way: Way = rng.choice(("operator", "operator", "standalone"))
+        broker: Broker = rng.choice(("redis", "rabbitmq"))
+        guard = rng.random() < 0.5
+        setting = Setting(
+            way=way,
+            broker=broker,
+            guard=guard,
+            replicas=replicas,
+            election=way == "operator" and rng.random() < 0.4,
+            spec=_bounded() if (broker, guard) == ("rabbitmq", False) else {},
+        )
+    return Plan(seed, setting, kills)
+
+
+def _bounded() -> dict[str, Any]:
+    """Without a guard nothing but time tells that a message in doubt was never sent."""
+    return {"deadline": "5s", "celery": {"expires": "10s"}}
+
+
+def _is_on_the_way(point: Point, setting: Setting) -> bool:
+    module = point.call
+    absent = {
+        "stores.kubernetes": setting.way == "standalone",
+        "stores.sql": setting.way == "operator",
+        "controller.lease": not setting.election,
+        "targets.job": setting.target == "celery",
+        "targets.celery": setting.target == "job",
+        "redis_broker": setting.broker != "redis",
+        "amqp_broker": setting.broker != "rabbitmq",
+        "sql_broker": True,
+        "_register": not (setting.guard and setting.broker == "rabbitmq"),
+        ".supersede": not setting.guard,
+    }
+    return not any(part in module and gone for part, gone in absent.items())

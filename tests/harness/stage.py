@@ -1,0 +1,158 @@
+"""The servers and workers that trials share, each started by the first trial that needs it."""
+
+from __future__ import annotations
+
+import json
+import socket
+from contextlib import ExitStack
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from celery import Celery
+
+from tests.cluster.conftest import install_crd
+from tests.harness.nursery import Nursery
+from tests.harness.setting import Setting
+from tests.harness.witnesses.application import TASKS
+from tests.support.api import Api
+from tests.support.celery_worker import CeleryWorker
+from tests.support.controlplane import ControlPlane
+from tests.support.helm import RELEASE, rights
+from tests.support.rabbitmq import RabbitServer
+from tests.support.servers import PostgresServer, RedisServer
+from tests.support.waiting import eventually
+
+_PLACEHOLDER = "the-namespace"
+_SLOTS = 3
+
+
+class Stage:
+    """See the module. All that it starts ends with it; open it in the main thread."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._ends = ExitStack()
+        self._workers: dict[tuple[str, bool], CeleryWorker] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._ends.close()
+
+    @cached_property
+    def nursery(self) -> Nursery:
+        """Makes the operators."""
+        return self._ends.enter_context(Nursery())
+
+    @cached_property
+    def postgres(self) -> PostgresServer:
+        """Has the application's database."""
+        return self._ends.enter_context(PostgresServer())
+
+    @cached_property
+    def database_url(self) -> str:
+        """The application's database, in which each trial has a schema of its own."""
+        return self.postgres.create_database()
+
+    @cached_property
+    def redis(self) -> RedisServer:
+        """Is broker and guard's store, and keeps what it was told over a restart."""
+        return self._ends.enter_context(RedisServer(appendonly=True))
+
+    @cached_property
+    def rabbitmq(self) -> RabbitServer:
+        """Is a broker."""
+        return self._ends.enter_context(RabbitServer())
+
+    @cached_property
+    def plane(self) -> ControlPlane:
+        """The control plane, which knows ScannerJobs."""
+        plane = self._ends.enter_context(ControlPlane())
+        install_crd(plane)
+        return plane
+
+    @cached_property
+    def api(self) -> Api:
+        """The control plane's API, for its administrator."""
+        return Api(self.plane.kubeconfig())
+
+    def broker_url(self, broker: str) -> str:
+        """Where messages go."""
+        return self.redis.url if broker == "redis" else self.rabbitmq.url
+
+    def worker(self, setting: Setting) -> CeleryWorker:
+        """The Celery worker for such a trial."""
+        kind = (setting.broker, setting.guard)
+        if kind not in self._workers:
+            self._workers[kind] = self._ends.enter_context(self._new_worker(*kind))
+        return self._workers[kind]
+
+    def _new_worker(self, broker: str, guard: bool) -> CeleryWorker:
+        module = self.folder / "trial_tasks.py"
+        module.write_text(TASKS)
+        env = {"BROKER": self.broker_url(broker), "DATABASE": self.database_url}
+        env |= {"GUARD": self.redis.url} if guard else {}
+        return CeleryWorker(module, env=env, concurrency=_SLOTS, queues=["of-no-trial"])
+
+    def consume(self, setting: Setting, queue: str) -> None:
+        """Have the worker for such a trial take messages from a queue."""
+        worker = self.worker(setting)
+        place = {"destination": [_hostname(worker)], "reply": True, "timeout": 5.0, "limit": 1}
+        with Celery(broker=self.broker_url(setting.broker), set_as_current=False) as app:
+            eventually(
+                lambda: app.control.add_consumer(queue, **place),
+                timeout=60,
+                message=f"{worker.name} consumes from {queue}",
+            )
+
+    def leave(self, setting: Setting, queue: str) -> None:
+        """Have it take none from there any more."""
+        worker = self.worker(setting)
+        with Celery(broker=self.broker_url(setting.broker), set_as_current=False) as app:
+            app.control.cancel_consumer(queue, destination=[_hostname(worker)])
+
+    def create_namespace(self, name: str) -> Path:
+        """A namespace, and an operator's rights in it as the chart gives them; its kubeconfig."""
+        self.api.create("/api/v1/namespaces", {"metadata": {"name": name}})
+        for manifest in self._rights:
+            document = json.loads(json.dumps(manifest).replace(_PLACEHOLDER, name))
+            self.api.create(_collection(document), document)
+        account = f"/api/v1/namespaces/{name}/serviceaccounts"
+        # Pods can be created once the default account is there.
+        eventually(lambda: self.api.get(f"{account}/default"), ignoring=Exception)
+        asked = {"spec": {"expirationSeconds": 86_400}}
+        granted = self.api.create(f"{account}/{RELEASE}/token", asked)
+        return self.plane.kubeconfig_with(f"{name}-operator", granted["status"]["token"], name)
+
+    @cached_property
+    def _rights(self) -> list[Any]:
+        return list(rights(_PLACEHOLDER))
+
+
+def _hostname(worker: CeleryWorker) -> str:
+    return f"{worker.name}@{socket.gethostname()}"
+
+
+_PLURALS = {
+    "ServiceAccount": "serviceaccounts",
+    "Role": "roles",
+    "RoleBinding": "rolebindings",
+    "ClusterRole": "clusterroles",
+    "ClusterRoleBinding": "clusterrolebindings",
+}
+
+
+def _collection(document: dict[str, Any]) -> str:
+    version = document["apiVersion"]
+    root = f"/api/{version}" if version == "v1" else f"/apis/{version}"
+    namespace = document["metadata"].get("namespace")
+    place = f"/namespaces/{namespace}" if namespace else ""
+    return f"{root}{place}/{_PLURALS[document['kind']]}"
