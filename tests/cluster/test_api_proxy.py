@@ -13,7 +13,7 @@ from urllib3.exceptions import HTTPError, NewConnectionError
 from tests.support.api import Api, ApiError
 from tests.support.apiproxy import ApiProxy
 from tests.support.controlplane import ControlPlane, KubectlError
-from tests.support.faults import Answer, Delay, EndWatch, LoseReply, LoseRequest, Stall
+from tests.support.faults import Answer, Delay, EndWatch, Lag, LoseReply, LoseRequest, Stale, Stall
 from tests.support.waiting import eventually
 
 
@@ -212,6 +212,36 @@ def test_a_stalled_watch_says_nothing_more(
     eventually(lambda: fresh.names == {"after"})
     assert (watching.names, later.names) == ({"before"}, set())
     assert not watching.ended
+
+
+def test_a_watch_that_lags_shows_the_past(
+    proxy: ApiProxy, client: Api, direct: Api, place: str
+) -> None:
+    watching, witness = Watching(client, place), Watching(direct, place)
+    proxy.add(Lag(2))
+    for name in ("first", "second"):
+        direct.create(place, named(name))
+    eventually(lambda: witness.names == {"first", "second"})
+    began = time.monotonic()
+    assert watching.names == set()
+    eventually(lambda: watching.names == {"first", "second"})
+    assert time.monotonic() - began > 1
+    assert [event["type"] for event in watching.events] == ["ADDED", "ADDED"]
+
+
+def test_what_was_read_once_is_read_again_and_a_watch_goes_on_from_there(
+    proxy: ApiProxy, client: Api, direct: Api, place: str
+) -> None:
+    stale = proxy.add(Stale(), path="/configmaps$")
+    client.create(place, named("first"))
+    assert names(client, place) == {"first"}
+    direct.create(place, named("second"))
+    assert names(client, place) == {"first"}
+    assert [request.status for request in stale.hits] == [200, 200]
+    watching = Watching(client, place)
+    eventually(lambda: watching.names == {"second"})
+    proxy.remove(stale)
+    assert names(client, place) == {"first", "second"}
 
 
 @pytest.mark.parametrize("code", [410, 500])

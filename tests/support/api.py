@@ -79,12 +79,13 @@ class Api:
     def delete(self, path: str, body: Mapping[str, Any] | None = None) -> Json:
         return self.request("DELETE", path, body)
 
-    def watch(self, path: str, since: str) -> "Watch":
+    def watch(self, path: str, since: str, *, bookmarks: bool = False) -> "Watch":
         """What happens to a collection after that resourceVersion.
 
-        It ends, as all requests do, when nothing was heard for so many seconds.
+        It ends, as all requests do, when nothing was heard for so many seconds. `bookmarks`: about
+        once a minute it tells up to which resourceVersion nothing has happened.
         """
-        query = f"watch=true&resourceVersion={since}"
+        query = f"watch=true&resourceVersion={since}&allowWatchBookmarks={str(bookmarks).lower()}"
         answer = self._pool.request(
             "GET",
             f"{self._server}{path}?{query}",

@@ -25,13 +25,15 @@ from tests.support.certificates import make_certificate
 from tests.support.faults import (
     Answer,
     Delay,
-    EndWatch,
     Fault,
+    Lag,
     LoseReply,
     LoseRequest,
     Request,
     Rule,
+    Stale,
     Stall,
+    WatchFault,
     problem,
 )
 from tests.support.ports import free_port
@@ -69,6 +71,7 @@ class ApiProxy:
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._seen: list[Request] = []
         self._rules: list[Rule] = []
+        self._stale: dict[tuple[Rule, str], bytes] = {}
         self._watches: set[_Watch] = set()
         self._forwarding: set[asyncio.Task[web.Response]] = set()
 
@@ -174,7 +177,7 @@ class ApiProxy:
     async def _add(self, rule: Rule) -> None:
         self._rules.append(rule)
         for watch in self._watches:
-            if isinstance(rule.fault, Stall | EndWatch) and rule.takes(watch.request):
+            if isinstance(rule.fault, WatchFault) and rule.takes(watch.request):
                 watch.suffer(rule.fault)
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
@@ -187,9 +190,11 @@ class ApiProxy:
             time=time.time(),
         )
         self._seen.append(seen)
-        fault = next((rule.fault for rule in self._rules if rule.takes(seen)), None)
+        rule = next((rule for rule in self._rules if rule.takes(seen)), None)
         try:
-            return await self._answer(request, seen, fault)
+            if rule is not None and isinstance(rule.fault, Stale):
+                return await self._answer_as_before(request, seen, rule)
+            return await self._answer(request, seen, rule.fault if rule else None)
         except aiohttp.ClientError:
             # The API server is away, and so must this be.
             return await _hang_up(request)
@@ -210,6 +215,19 @@ class ApiProxy:
         if isinstance(fault, LoseReply):
             return await _hang_up(request, fault.seconds)
         seen.status = answer.status
+        return answer
+
+    async def _answer_as_before(
+        self, request: web.Request, seen: Request, rule: Rule
+    ) -> web.StreamResponse:
+        key = (rule, request.raw_path)
+        if (body := self._stale.get(key)) is not None:
+            seen.status = 200
+            return web.Response(body=body, content_type="application/json")
+        answer = await self._forward(request, seen, Delay())
+        seen.status = answer.status
+        if answer.status == 200 and isinstance(answer.body, bytes):
+            self._stale[key] = answer.body
         return answer
 
     async def _forward(self, request: web.Request, seen: Request, delay: Delay) -> web.Response:
@@ -235,7 +253,7 @@ class ApiProxy:
             response = web.StreamResponse(status=answer.status, headers=_passed_on(answer.headers))
             await response.prepare(request)
             watch = _Watch(seen, answer.content, response)
-            if isinstance(fault, Stall | EndWatch):
+            if isinstance(fault, WatchFault):
                 watch.suffer(fault)
             self._watches.add(watch)
             try:
@@ -266,33 +284,52 @@ class _Watch:
         self._events = events
         self._response = response
         self._stalled = False
+        self._lag = 0.0
+        self._coming: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
+        self._now = asyncio.get_running_loop().time
         self._end: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
 
-    def suffer(self, fault: Stall | EndWatch) -> None:
+    def suffer(self, fault: WatchFault) -> None:
         if isinstance(fault, Stall):
             self._stalled = True
+        elif isinstance(fault, Lag):
+            self._lag = fault.seconds
         elif not self._end.done():
             self._end.set_result(fault.code)
 
     async def relay(self) -> None:
-        pump = asyncio.ensure_future(self._pump())
-        either: list[asyncio.Future[Any]] = [pump, self._end]
+        pumps = [asyncio.ensure_future(self._receive()), asyncio.ensure_future(self._pass_on())]
+        either: list[asyncio.Future[Any]] = [*pumps, self._end]
         try:
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            pump.cancel()
+            for pump in pumps:
+                pump.cancel()
         code = self._end.result() if self._end.done() else None
         if code is not None:
             event = {"type": "ERROR", "object": problem(code)}
             await self._response.write(json.dumps(event).encode() + b"\n")
 
-    async def _pump(self) -> None:
-        with contextlib.suppress(aiohttp.ClientError, ConnectionError):
-            while line := await self._events.readline():
-                if not self._stalled:
-                    await self._response.write(line)
-        if self._stalled:  # not even its end is heard
-            await asyncio.Event().wait()
+    async def _receive(self) -> None:
+        line: bytes | None = None
+        while line != b"":  # an empty one is the end
+            try:
+                line = await self._events.readline()
+            except (aiohttp.ClientError, ConnectionError):
+                line = b""
+            self._coming.put_nowait((self._now() + self._lag, line))
+        await asyncio.Event().wait()
+
+    async def _pass_on(self) -> None:
+        with contextlib.suppress(ConnectionError):
+            while True:
+                due, line = await self._coming.get()
+                await asyncio.sleep(due - self._now())
+                if self._stalled:  # not even its end is heard
+                    await asyncio.Event().wait()
+                if not line:
+                    return
+                await self._response.write(line)
 
 
 async def _hang_up(request: web.Request, seconds: float = 0.0) -> web.Response:

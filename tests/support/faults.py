@@ -70,7 +70,27 @@ class EndWatch:
     code: int | None = None
 
 
-Fault = Answer | LoseRequest | LoseReply | Delay | Stall | EndWatch
+@dataclass(frozen=True)
+class Lag:
+    """Each event of a watch comes so many seconds late, of those that are open now too.
+
+    A watch that lags goes on so when the rule is removed: later ones do not.
+    """
+
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Stale:
+    """Whatever is read the first time is what is read from then on, as from a cache that is stuck.
+
+    Watches are left alone: one that goes on from a list which was answered so shows all that has
+    happened since.
+    """
+
+
+WatchFault = Stall | EndWatch | Lag
+Fault = Answer | LoseRequest | LoseReply | Delay | Stale | WatchFault
 
 
 @dataclass(eq=False)
@@ -127,7 +147,9 @@ class Rule:
     def _is_for(self, request: Request) -> bool:
         if isinstance(self.fault, LoseReply) and request.watch:
             return False
-        if isinstance(self.fault, Stall | EndWatch) and not request.watch:
+        if isinstance(self.fault, WatchFault) and not request.watch:
+            return False
+        if isinstance(self.fault, Stale) and (request.method != "GET" or request.watch):
             return False
         return request.matches(self.method, self.path) and self.when(request)
 
