@@ -79,16 +79,30 @@ POINTS = {
         Point("after a create", f"{_JOBS}api:JobsApi.create", "after"),
         Point("before a publish", f"{_CELERY}target:CeleryTarget._register", "before"),
         Point("registered", f"{_CELERY}target:CeleryTarget._register", "after", _NEVER_SENT),
-        Point("amid a publish on Redis", f"{_REDIS}RedisBroker.publish", "within", f"{_UNKNOWN}; sending"),
+        Point(
+            "amid a publish on Redis",
+            f"{_REDIS}RedisBroker.publish",
+            "within",
+            f"{_UNKNOWN}; sending",
+        ),
         Point("after a publish on Redis", f"{_REDIS}RedisBroker.publish", "after"),
         Point("amid a publish on AMQP", f"{_AMQP}AmqpBroker.publish", "within", f"{_UNKNOWN}, and"),
         Point("after a publish on AMQP", f"{_AMQP}AmqpBroker.publish", "after"),
         Point("amid a publish on SQL", f"{_SQLA}SqlBroker.publish", "within"),
-        Point("before the commit on SQL", f"{_SQLA}SqlBroker._commit", "before", "A crash before the commit"),
+        Point(
+            "before the commit on SQL",
+            f"{_SQLA}SqlBroker._commit",
+            "before",
+            "A crash before the commit",
+        ),
         Point("after the commit on SQL", f"{_SQLA}SqlBroker._commit", "after"),
         Point("before the report", f"{_SCAN}_launch", "after", "A crash before it: as above"),
-        Point("superseded", f"{_CELERY}target:CeleryTarget.supersede", "after", _SUPERSEDED, _any_ids),
-        Point("before a removal", f"{_JOBS}api:JobsApi.delete", "before", "a crash before that leaves"),
+        Point(
+            "superseded", f"{_CELERY}target:CeleryTarget.supersede", "after", _SUPERSEDED, _any_ids
+        ),
+        Point(
+            "before a removal", f"{_JOBS}api:JobsApi.delete", "before", "a crash before that leaves"
+        ),
         Point("after a removal", f"{_JOBS}api:JobsApi.delete", "after"),
         Point("amid the Lease", "scannerjob.controller.lease:LeaseStore.write", "within"),
         Point("after the Lease", "scannerjob.controller.lease:LeaseStore.write", "after"),

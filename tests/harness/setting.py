@@ -8,7 +8,6 @@ from typing import Any, Literal, Self
 
 from tests.proof.promised import Promised
 
-
 Way = Literal["operator", "standalone"]
 Target = Literal["celery", "job"]
 Broker = Literal["redis", "rabbitmq"]

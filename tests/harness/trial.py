@@ -11,32 +11,31 @@ from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Self
+from urllib.parse import urlsplit
 
 import yaml
+from tests.harness.witnesses.amqp_messages import AmqpMessages
+from tests.harness.witnesses.ledger import LedgerWitness
+from tests.harness.witnesses.redis_messages import RedisMessages
 
 from tests.harness.operators import Operator, environment
 from tests.harness.setting import Setting
 from tests.harness.stage import Stage
 from tests.harness.witnesses.application import Application
-from tests.harness.witnesses.amqp_messages import AmqpMessages
-from tests.harness.witnesses.ledger import LedgerWitness
-from tests.harness.witnesses.redis_messages import RedisMessages
 from tests.harness.witnesses.cluster import ClusterWitness
-from tests.proof.history import Death, Excuse, Fault, Gap, History, Version
+from tests.proof.history import Death, Excuse, Fault, Gap, History
 from tests.proof.judge import judge
 from tests.proof.violation import Violation
+from tests.support.apiproxy import ApiProxy
 from tests.support.kubelet import Kubelet
+from tests.support.tcpproxy import TcpProxy
 
 NAME = "rows"
 _SCANNERJOBS = "/apis/scannerjob.dev/v1alpha1/namespaces/{}/scannerjobs"
 # How much later one witness of a trial may be than another, and how long after the last fault all
 # was asked again, in seconds; what is asked of a run's end follows from both.
 SLACK, RECOVERY = 3.0, 15.0
-
-
-class _Versions(Protocol):
-    def versions(self) -> list[Version]: ...
 
 
 @dataclass
@@ -149,7 +148,7 @@ class Trial:
         document.write_text(yaml.safe_dump(self.document()))
         options = ["run", "-f", str(document), "--state", self.state]
         options += ["--secrets", str(self.folder / "secrets")]
-        self._witness = self._ends.enter_context(LedgerWitness(self.state, self.document()))
+        self._witness = self._ends.enter_context(LedgerWitness(self.state))
         self._make_operators(options, environment(None))
 
     def _make_operators(self, options: list[str], env: Mapping[str, str]) -> None:
@@ -159,15 +158,47 @@ class Trial:
         ]
 
     def _kubeconfig(self, original: Path) -> Path:
-        return original
+        if not self.setting.proxied:
+            return original
+        self.api = self._ends.enter_context(ApiProxy(self.stage.plane.kubeconfig(), self.folder))
+        return self.api.kubeconfig(original)
 
     def _urls(self) -> dict[str, str]:
-        urls = {"database": self.stage.database_url}
-        if self.setting.target == "celery":
-            urls["broker"] = self.stage.broker_url(self.setting.broker)
-        if self.setting.target == "celery" and self.setting.guard:
-            urls["guard"] = self.stage.redis.url
-        return urls
+        """What the operators are told of databases and brokers."""
+        stage, celery = self.stage, self.setting.target == "celery"
+        urls = {"database": stage.database_url}
+        if celery:
+            urls["broker"] = stage.broker_url(self.setting.broker)
+        if celery and self.setting.guard:
+            urls["guard"] = stage.redis.url
+        return self._proxied(urls) if self.setting.proxied else urls
+
+    def _proxied(self, urls: Mapping[str, str]) -> dict[str, str]:
+        """One proxy for each server: `guard` is that of the broker where both are one Redis."""
+        ports = {name: port_of(url) for name, url in urls.items()}
+        proxies = {port: TcpProxy("127.0.0.1", port) for port in set(ports.values())}
+        for proxy in proxies.values():
+            self._ends.enter_context(proxy)
+        self.proxies = {name: proxies[port] for name, port in ports.items()}
+        return {
+            name: url.replace(f":{ports[name]}", f":{self.proxies[name].port}")
+            for name, url in urls.items()
+        }
+
+    @property
+    def database(self) -> TcpProxy:
+        """Between the operators and the application's database."""
+        return self.proxies["database"]
+
+    @property
+    def broker(self) -> TcpProxy:
+        """Between the operators and the broker."""
+        return self.proxies["broker"]
+
+    @property
+    def guard(self) -> TcpProxy:
+        """Between the operators and the guard's store; the broker's own where that is one Redis."""
+        return self.proxies["guard"]
 
     def _message_witness(self) -> RedisMessages | AmqpMessages:
         if self.setting.broker == "redis":
@@ -217,7 +248,8 @@ class Trial:
         """Put so many more rows there; some are to fail once."""
         for _ in range(rows):
             self._inserted += 1
-            fails = int(self._inserted % self.setting.fails_every == 0)
+            every = self.setting.fails_every
+            fails = int(every > 0 and self._inserted % every == 0)
             self.rows.insert(1, seconds=self.setting.seconds, fails=fails)
 
     @contextmanager
@@ -304,6 +336,13 @@ class Trial:
         """Write down what the judge saw, beside the logs; the folder of both."""
         (self.folder / "status.json").write_text(json.dumps(dict(self.status), indent=1))
         return self.folder
+
+
+def port_of(url: str) -> int:
+    """The port in a URL."""
+    port = urlsplit(url).port
+    assert port, url
+    return port
 
 
 def _merged(spec: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
