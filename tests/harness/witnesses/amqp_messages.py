@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import Any
 from urllib.parse import unquote, urlsplit
 from uuid import uuid4
@@ -20,9 +20,10 @@ _FAILURES = (OSError, amqp.AMQPError)
 
 
 class AmqpMessages(Listener):
-    """The messages of one virtual host, that of `url`, as they were routed to a queue.
+    """The messages of one virtual host, that of `url`, which were routed to a queue.
 
-    Noted when RabbitMQ told of them. A message that its queue refused is shown as one it took.
+    Noted when RabbitMQ told of them. One whose queue refused it, or was deleted, is shown as one
+    that was taken.
     """
 
     failures = _FAILURES
@@ -46,7 +47,7 @@ class AmqpMessages(Listener):
 
         eventually(has_heard, timeout, message="all publishes were heard", ignoring=_FAILURES)
 
-    def _hear(self) -> Iterator[None]:
+    def _hear(self) -> Generator[None, None, None]:
         with self._connection() as connection:
             self._socket = connection.transport.sock
             channel = connection.channel()
@@ -70,9 +71,9 @@ class AmqpMessages(Listener):
 
     def _note(self, trace: Any) -> None:
         now, properties = time.time(), trace.headers["properties"]
-        if not trace.headers["routed_queues"]:
+        if "headers" not in properties:
             self._probes.add(properties.get("correlation_id", ""))
-            return
         headers = properties.get("headers") or {}
-        if message := message_of(now, headers, trace.body, self._key):
+        message = message_of(now, headers, trace.body, self._key)
+        if message and trace.headers["routed_queues"]:
             self._messages.append(message)

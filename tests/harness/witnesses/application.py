@@ -76,6 +76,10 @@ from celery import Celery
 app = Celery("trial", broker=os.environ["BROKER"], backend=os.environ.get("RESULTS"))
 app.conf.worker_prefetch_multiplier = 1
 app.conf.task_acks_late = bool(os.environ.get("LATE"))
+if os.environ["BROKER"].startswith("sqla+"):
+    from kombu.transport.sqlalchemy import Transport
+
+    Transport.polling_interval = 0.1
 if guard := os.environ.get("GUARD"):
     from scannerjob.worker import install
 
@@ -118,7 +122,8 @@ class Application:
 
         Kubelet(kubeconfig, [namespace], work=application.work, fate=application.fate)
 
-    What is asked of it goes on until the database answers, or for `patience` seconds.
+    No work begins before that is recorded, so that no execution is missed. What is asked of it
+    goes on until the database answers, or for `patience` seconds.
     """
 
     def __init__(self, url: str, schema: str, patience: float = 120.0) -> None:

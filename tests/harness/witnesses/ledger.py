@@ -12,7 +12,7 @@ from sqlalchemy import Boolean, Column, Row, Text
 from scannerjob.ports import Ref
 from scannerjob.stores.sql import SqlStore
 from tests.harness.witnesses.recorded import NOW, Recorded, triggers
-from tests.proof.history import Version
+from tests.proof.history import Gap, Version
 
 _TABLE = "witness_version"
 _COPIED = ("uid", "version", "spec", "status")
@@ -35,6 +35,10 @@ class LedgerWitness:
         """In the order in which they were written."""
         return list(self._versions)
 
+    def gaps(self) -> list[Gap]:
+        """None: what is written is recorded."""
+        return []
+
     def wait_caught_up(self, timeout: float = 60) -> None:
         """Wait until all was seen that was written before this was called."""
         assert self._recorded is not None
@@ -42,8 +46,8 @@ class LedgerWitness:
 
     def __enter__(self) -> Self:
         asyncio.run(_make_tables(self._url))
-        columns = [Column("deleted", Boolean), *(Column(name, Text) for name in _COPIED)]
-        self._recorded = Recorded(self._url, _TABLE, *columns)
+        texts = (Column(name, Text) for name in _COPIED)
+        self._recorded = Recorded(self._url, _TABLE, Column("deleted", Boolean), *texts)
         self._recorded.start(_statements(self._recorded.dialect), self._see)
         return self
 

@@ -7,7 +7,7 @@ import contextlib
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Self
 
 from tests.proof.history import Gap, Message
@@ -31,7 +31,7 @@ class Listener(abc.ABC):
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     @abc.abstractmethod
-    def _hear(self) -> Iterator[None]:
+    def _hear(self) -> Generator[None, None, None]:
         """Begin to listen to `_socket`; yields as soon as it does, and after all that is heard."""
 
     def messages(self) -> list[Message]:
@@ -60,7 +60,7 @@ class Listener(abc.ABC):
             with contextlib.suppress(*self.failures), contextlib.closing(self._hear()) as hearing:
                 self._listen(hearing)
 
-    def _listen(self, hearing: Iterator[None]) -> None:
+    def _listen(self, hearing: Generator[None, None, None]) -> None:
         next(hearing)
         if self._heard is not None:
             self._gaps.append(Gap("messages", self._heard, time.time()))

@@ -24,7 +24,6 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.pool import NullPool
 
 from tests.support.waiting import eventually
 
@@ -55,7 +54,7 @@ class Recorded:
             table, MetaData(), Column("n", Integer, primary_key=True), Column("at", Float), *columns
         )
         self._url = _of_what_exists(make_url(url))
-        self._engine = create_engine(self._url, poolclass=NullPool)
+        self._engine = create_engine(self._url, pool_size=1, max_overflow=0)
         self._note: Callable[[float, Row[Any]], None] = lambda time, row: None
         self._last, self._missing = 0, set[int]()
         self._asked = self._answered = 0.0

@@ -6,7 +6,7 @@ import base64
 import json
 import re
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 from uuid import uuid4
 
@@ -33,7 +33,7 @@ class RedisMessages(Listener):
         super().__init__()
         self._key = key
         self._url = url
-        self._where = redis.connection.parse_url(url)
+        self._where = redis.connection.parse_url(url)  # type: ignore[no-untyped-call]
         self._echoes: set[str] = set()
 
     def wait_caught_up(self, timeout: float = 60) -> None:
@@ -47,19 +47,19 @@ class RedisMessages(Listener):
                 ignoring=(redis.RedisError, OSError),
             )
 
-    def _hear(self) -> Iterator[None]:
+    def _hear(self) -> Generator[None, None, None]:
         place = self._where["host"], self._where["port"]
-        with socket.create_connection(place, _PATIENCE) as self._socket:
-            with self._socket.makefile("rb") as lines:
-                for command in self._greeting():
-                    self._socket.sendall(f"{command}\r\n".encode())
-                    if (reply := lines.readline()) != b"+OK\r\n":
-                        raise ConnectionError(reply)
+        connection = socket.create_connection(place, _PATIENCE)
+        with connection as self._socket, connection.makefile("rb") as lines:
+            for command in self._greeting():
+                connection.sendall(f"{command}\r\n".encode())
+                if (reply := lines.readline()) != b"+OK\r\n":
+                    raise ConnectionError(f"Redis answers {reply!r}")
+            connection.settimeout(None)
+            yield
+            for line in lines:
+                self._note(line.decode())
                 yield
-                self._socket.settimeout(None)
-                for line in lines:
-                    self._note(line.decode())
-                    yield
         raise ConnectionError("Redis has closed the connection")
 
     def _greeting(self) -> Iterator[str]:

@@ -15,7 +15,7 @@ from sqlalchemy import Column, Row, Text
 
 from tests.harness.witnesses.messages import message_of
 from tests.harness.witnesses.recorded import NOW, Recorded, triggers
-from tests.proof.history import Message
+from tests.proof.history import Gap, Message
 
 _TABLE = "witness_message"
 
@@ -35,6 +35,10 @@ class SqlMessages:
     def messages(self) -> list[Message]:
         """What the operator published."""
         return list(self._messages)
+
+    def gaps(self) -> list[Gap]:
+        """None: what is committed is recorded."""
+        return []
 
     def wait_caught_up(self, timeout: float = 60) -> None:
         """Wait until all was seen that was committed before this was called."""

@@ -1,4 +1,4 @@
-"""What a run's witnesses note, on the real parts they look at."""
+"""The application under test: what its tasks do and record."""
 
 from __future__ import annotations
 
@@ -33,9 +33,6 @@ def launch(broker: str, application: Application, item: int) -> str:
     with Celery("trial", broker=broker, set_as_current=False) as app:
         told = {"item": item, "trial": application.schema}
         return str(app.send_task("trial.work", kwargs=told).id)
-
-
-# The application
 
 
 def test_a_task_records_its_begin_and_ends_with_its_row(
