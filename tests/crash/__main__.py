@@ -58,7 +58,7 @@ def prove(
 
 
 @app.command()
-def replay(target: str, seed: int) -> None:
+def replay(target: Target, seed: int) -> None:
     """Carry out one plan again; prints what the judge says, and keeps the logs."""
     with stage() as opened:
         verdict = run(plan(seed, target), opened, keep=True)

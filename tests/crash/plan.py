@@ -56,7 +56,7 @@ def plan(seed: int, target: Target, kills: int = 30) -> Plan:
     setting = Setting(target=target, replicas=replicas, election=rng.random() < 0.4)
     if target == "celery":
         way: Way = rng.choice(("operator", "operator", "standalone"))
-        broker: Broker = rng.choice(("redis", "rabbitmq"))
+        broker: Broker = rng.choice(("redis", "redis", "rabbitmq", "rabbitmq", "sql"))
         guard = rng.random() < 0.5
         setting = Setting(
             way=way,
@@ -64,7 +64,8 @@ def plan(seed: int, target: Target, kills: int = 30) -> Plan:
             guard=guard,
             replicas=replicas,
             election=way == "operator" and rng.random() < 0.4,
-            spec=_bounded() if (broker, guard) == ("rabbitmq", False) else {},
+            fails_every=7 if guard else 0,
+            spec=_bounded() if broker != "redis" and not guard else {},
         )
     return Plan(seed, setting, kills)
 
@@ -84,8 +85,8 @@ def _is_on_the_way(point: Point, setting: Setting) -> bool:
         "targets.celery": setting.target == "job",
         "redis_broker": setting.broker != "redis",
         "amqp_broker": setting.broker != "rabbitmq",
-        "sql_broker": True,
-        "_register": not (setting.guard and setting.broker == "rabbitmq"),
+        "sql_broker": setting.broker != "sql",
+        "_register": not setting.guard or setting.broker == "redis",
         ".supersede": not setting.guard,
     }
     return not any(part in module and gone for part, gone in absent.items())

@@ -10,7 +10,7 @@ from tests.proof.promised import Promised
 
 Way = Literal["operator", "standalone"]
 Target = Literal["celery", "job"]
-Broker = Literal["redis", "rabbitmq"]
+Broker = Literal["redis", "rabbitmq", "sql"]
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import socket
-from contextlib import ExitStack
-from functools import cached_property
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import cached_property, partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -14,7 +15,7 @@ from celery import Celery
 
 from tests.cluster.conftest import install_crd
 from tests.harness.nursery import Nursery
-from tests.harness.setting import Setting
+from tests.harness.setting import Broker, Setting
 from tests.harness.witnesses.application import TASKS
 from tests.support.api import Api
 from tests.support.celery_worker import CeleryWorker
@@ -84,40 +85,41 @@ class Stage:
         """The control plane's API, for its administrator."""
         return Api(self.plane.kubeconfig())
 
-    def broker_url(self, broker: str) -> str:
-        """Where messages go."""
-        return self.redis.url if broker == "redis" else self.rabbitmq.url
+    def new_broker(self, broker: Broker) -> str:
+        """The URL of a broker for a trial; one in SQL is the trial's own."""
+        match broker:
+            case "redis":
+                return self.redis.url
+            case "rabbitmq":
+                return self.rabbitmq.url
+            case "sql":
+                return f"sqla+{self.postgres.create_database()}"
 
-    def worker(self, setting: Setting) -> CeleryWorker:
-        """The Celery worker for such a trial."""
+    @contextmanager
+    def consuming(self, setting: Setting, broker: str, queue: str) -> Iterator[CeleryWorker]:
+        """Have a Celery worker take messages from a queue of this broker, for a trial."""
+        if setting.broker == "sql":  # which has no means to tell a worker of another queue
+            with self._new_worker(broker, setting, queue) as worker:
+                yield worker
+            return
         kind = (setting.broker, setting.guard)
         if kind not in self._workers:
-            self._workers[kind] = self._ends.enter_context(self._new_worker(*kind))
-        return self._workers[kind]
+            worker = self._new_worker(broker, setting, "of-no-trial")
+            self._workers[kind] = self._ends.enter_context(worker)
+        worker = self._workers[kind]
+        here = {"destination": [f"{worker.name}@{socket.gethostname()}"]}
+        with Celery(broker=broker, set_as_current=False) as app:
+            add = partial(app.control.add_consumer, queue, reply=True, timeout=5, limit=1, **here)
+            eventually(add, timeout=60, message=f"{worker.name} consumes from {queue}")
+            yield worker
+            app.control.cancel_consumer(queue, **here)
 
-    def _new_worker(self, broker: str, guard: bool) -> CeleryWorker:
+    def _new_worker(self, broker: str, setting: Setting, queue: str) -> CeleryWorker:
         module = self.folder / "trial_tasks.py"
         module.write_text(TASKS)
-        env = {"BROKER": self.broker_url(broker), "DATABASE": self.database_url}
-        env |= {"GUARD": self.redis.url} if guard else {}
-        return CeleryWorker(module, env=env, concurrency=_SLOTS, queues=["of-no-trial"])
-
-    def consume(self, setting: Setting, queue: str) -> None:
-        """Have the worker for such a trial take messages from a queue."""
-        worker = self.worker(setting)
-        place = {"destination": [_hostname(worker)], "reply": True, "timeout": 5.0, "limit": 1}
-        with Celery(broker=self.broker_url(setting.broker), set_as_current=False) as app:
-            eventually(
-                lambda: app.control.add_consumer(queue, **place),
-                timeout=60,
-                message=f"{worker.name} consumes from {queue}",
-            )
-
-    def leave(self, setting: Setting, queue: str) -> None:
-        """Have it take none from there any more."""
-        worker = self.worker(setting)
-        with Celery(broker=self.broker_url(setting.broker), set_as_current=False) as app:
-            app.control.cancel_consumer(queue, destination=[_hostname(worker)])
+        env = {"BROKER": broker, "DATABASE": self.database_url}
+        env |= {"GUARD": self.redis.url} if setting.guard else {}
+        return CeleryWorker(module, env=env, concurrency=_SLOTS, queues=[queue])
 
     def create_namespace(self, name: str) -> Path:
         """A namespace, and an operator's rights in it as the chart gives them; its kubeconfig."""
@@ -135,10 +137,6 @@ class Stage:
     @cached_property
     def _rights(self) -> list[Any]:
         return list(rights(_PLACEHOLDER))
-
-
-def _hostname(worker: CeleryWorker) -> str:
-    return f"{worker.name}@{socket.gethostname()}"
 
 
 _PLURALS = {

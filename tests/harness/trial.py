@@ -15,15 +15,16 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 import yaml
-from tests.harness.witnesses.amqp_messages import AmqpMessages
-from tests.harness.witnesses.ledger import LedgerWitness
-from tests.harness.witnesses.redis_messages import RedisMessages
 
 from tests.harness.operators import Operator, environment
 from tests.harness.setting import Setting
 from tests.harness.stage import Stage
+from tests.harness.witnesses.amqp_messages import AmqpMessages
 from tests.harness.witnesses.application import Application
 from tests.harness.witnesses.cluster import ClusterWitness
+from tests.harness.witnesses.ledger import LedgerWitness
+from tests.harness.witnesses.redis_messages import RedisMessages
+from tests.harness.witnesses.sql_messages import SqlMessages
 from tests.proof.history import Death, Excuse, Fault, Gap, History
 from tests.proof.judge import judge
 from tests.proof.violation import Violation
@@ -106,8 +107,9 @@ class Trial:
     def _prepare(self) -> None:
         self.rows = Application(self.stage.database_url, self.name.replace("-", "_"))
         if self.setting.target == "celery":
-            self.stage.consume(self.setting, self.name)
-            self._ends.callback(self.stage.leave, self.setting, self.name)
+            self._broker_url = self.stage.new_broker(self.setting.broker)
+            worker = self.stage.consuming(self.setting, self._broker_url, self.name)
+            self.worker = self._ends.enter_context(worker)
         if self.setting.way == "operator":
             self._prepare_namespace()
         else:
@@ -168,7 +170,7 @@ class Trial:
         stage, celery = self.stage, self.setting.target == "celery"
         urls = {"database": stage.database_url}
         if celery:
-            urls["broker"] = stage.broker_url(self.setting.broker)
+            urls["broker"] = self._broker_url
         if celery and self.setting.guard:
             urls["guard"] = stage.redis.url
         return self._proxied(urls) if self.setting.proxied else urls
@@ -200,10 +202,14 @@ class Trial:
         """Between the operators and the guard's store; the broker's own where that is one Redis."""
         return self.proxies["guard"]
 
-    def _message_witness(self) -> RedisMessages | AmqpMessages:
-        if self.setting.broker == "redis":
-            return RedisMessages(self.stage.redis.url)
-        return AmqpMessages(self.stage.rabbitmq, self.stage.rabbitmq.url)
+    def _message_witness(self) -> RedisMessages | AmqpMessages | SqlMessages:
+        match self.setting.broker:
+            case "redis":
+                return RedisMessages(self._broker_url)
+            case "rabbitmq":
+                return AmqpMessages(self.stage.rabbitmq, self._broker_url)
+            case "sql":
+                return SqlMessages(self._broker_url)
 
     def document(self) -> dict[str, Any]:
         """The ScannerJob."""

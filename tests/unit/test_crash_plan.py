@@ -14,13 +14,12 @@ def test_a_plan_follows_from_its_seed() -> None:
 def test_plans_come_to_every_point_and_every_setting() -> None:
     plans = [plan(seed, target) for target in ("celery", "job") for seed in range(60)]
     points = {life.point for each in plans for life in islice(each.lives(0), 200)}
-    on_sql = {name for name, point in POINTS.items() if "sql_broker" in point.call}
-    assert points == POINTS.keys() - on_sql | {None}
+    assert points == POINTS.keys() | {None}
     kinds = {
         (each.setting.way, each.setting.target, each.setting.broker, each.setting.guard)
         for each in plans
         if each.setting.target == "celery"
     }
-    assert len(kinds) == 2 * 4
+    assert len(kinds) == 2 * 3 * 2
     assert {each.setting.replicas for each in plans} == {1, 2}
     assert {each.setting.election for each in plans} == {True, False}
