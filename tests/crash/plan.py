@@ -10,10 +10,12 @@ from typing import Any
 from tests.crash.points import POINTS, Point
 from tests.harness.setting import Broker, Setting, Target, Way
 
-# A process that has not come to its point by then is killed where it is.
-PATIENCE = 3.0
+# A process that has not come to its point by then is killed where it is; and how long one lives
+# that dies at random, at most. In seconds.
+_PATIENCE, _LATEST = 3.0, 1.8
+# A Lease whose holder was killed is free only after four seconds.
+_PATIENCE_ELECTED, _LATEST_ELECTED = 9.0, 8.0
 _NAMED = 0.65
-_LATEST = 1.8
 
 
 @dataclass(frozen=True)
@@ -42,10 +44,13 @@ class Plan:
     def lives(self, replica: int) -> Iterator[Life]:
         """Without end."""
         rng = random.Random(f"{self.seed}/{replica}")
+        elected = self.setting.election
+        patience = _PATIENCE_ELECTED if elected else _PATIENCE
+        latest = _LATEST_ELECTED if elected else _LATEST
         points = sorted(name for name, each in POINTS.items() if _is_on_the_way(each, self.setting))
         while True:
             point = rng.choice(points) if rng.random() < _NAMED else None
-            after = PATIENCE if point else rng.uniform(0.02, _LATEST)
+            after = patience if point else rng.uniform(0.02, latest)
             yield Life(point, rng.choice((0, 0, 0, 1, 1, 2, 4, 8)), after, rng.randrange(2**32))
 
 
@@ -67,7 +72,7 @@ def plan(seed: int, target: Target, kills: int = 30) -> Plan:
             fails_every=7 if guard else 0,
             spec=_bounded() if broker != "redis" and not guard else {},
         )
-    return Plan(seed, setting, kills)
+    return Plan(seed, setting, kills // 3 if setting.election else kills)
 
 
 def _bounded() -> dict[str, Any]:

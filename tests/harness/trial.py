@@ -115,7 +115,8 @@ class Trial:
         else:
             self._prepare_folder()
         if self.setting.target == "celery":
-            self._messages = self._ends.enter_context(self._message_witness())
+            self._messages = self._message_witness()
+            self._ends.enter_context(self._messages)
 
     def _prepare_namespace(self) -> None:
         kubeconfig = self.stage.create_namespace(self.name)
