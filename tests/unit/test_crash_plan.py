@@ -2,6 +2,9 @@ from itertools import islice
 
 from tests.crash.plan import plan
 from tests.crash.points import POINTS
+from tests.harness.setting import Target
+
+TARGETS: tuple[Target, ...] = ("celery", "job")
 
 
 def test_a_plan_follows_from_its_seed() -> None:
@@ -12,7 +15,7 @@ def test_a_plan_follows_from_its_seed() -> None:
 
 
 def test_plans_come_to_every_point_and_every_setting() -> None:
-    plans = [plan(seed, target) for target in ("celery", "job") for seed in range(60)]
+    plans = [plan(seed, target) for target in TARGETS for seed in range(36)]
     points = {life.point for each in plans for life in islice(each.lives(0), 200)}
     assert points == POINTS.keys() | {None}
     kinds = {
