@@ -19,8 +19,6 @@ from tests.support.kubelet import Kubelet
 from tests.support.pods import Fate
 from tests.support.waiting import eventually
 
-OWNER = "6f1f6a2e-0000-0000-0000-000000000000"
-
 
 @pytest.fixture
 def witness(proxy: ApiProxy, cluster: ControlPlane, namespace: str) -> Iterator[ClusterWitness]:
@@ -59,11 +57,12 @@ def scannerjob(**metadata: Any) -> dict[str, Any]:
     }
 
 
-def job(launch: str, item: int = 1) -> dict[str, Any]:
+def job(launch: str, item: int = 1, owner: str | None = None) -> dict[str, Any]:
+    """The Job of a launch; `owner`, a ScannerJob's uid, must be there, or it is collected."""
     env = [{"name": "ITEM", "value": str(item)}]
     container = {"name": "main", "image": "none", "env": env}
     labels = {LAUNCH: launch}
-    owner = {"apiVersion": "scannerjob.dev/v1alpha1", "kind": "ScannerJob", "name": "items"}
+    kind = {"apiVersion": "scannerjob.dev/v1alpha1", "kind": "ScannerJob", "name": "items"}
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
@@ -71,7 +70,7 @@ def job(launch: str, item: int = 1) -> dict[str, Any]:
             "name": f"items-{launch}",
             "labels": labels,
             "annotations": {KEY: f"[{item}]"},
-            "ownerReferences": [{**owner, "uid": OWNER, "controller": True}],
+            "ownerReferences": [{**kind, "uid": owner, "controller": True}] if owner else [],
         },
         "spec": {
             "backoffLimit": 0,
@@ -175,9 +174,11 @@ def test_jobs_and_pods_are_noted_from_begin_to_end(
     api: Api,
     cluster: ControlPlane,
     namespace: str,
+    scannerjobs: str,
     jobs: str,
     postgres_url: str,
 ) -> None:
+    owner = api.create(scannerjobs, scannerjob())["metadata"]["uid"]
     application = Application(postgres_url, "trial")
     done, fails = application.insert(1)[0], application.insert(1, fails=1)[0]
     before = time.time()
@@ -185,15 +186,19 @@ def test_jobs_and_pods_are_noted_from_begin_to_end(
         cluster.kubeconfig(), [namespace], work=application.work, fate=application.fate
     )
     with kubelet:
-        api.create(jobs, job("done", done))
-        api.create(jobs, job("fails", fails))
-        eventually(lambda: all(each.finished for each in two(witness)), message="both have ended")
+        api.create(jobs, job("done", done, owner))
+        api.create(jobs, job("fails", fails, owner))
+        eventually(
+            lambda: all(each.finished for each in two(witness)),
+            timeout=90,
+            message="both have ended",
+        )
     api.delete(f"{jobs}/items-done", {"propagationPolicy": "Foreground"})
     eventually(lambda: witness.jobs()[0].deleted, message="the Job is gone")
     witness.wait_caught_up()
     first, second = witness.jobs()
     assert (first.name, first.launch, first.row) == ("items-done", "done", "[1]")
-    assert (first.owner, first.outcome, second.outcome) == (OWNER, "Complete", "Failed")
+    assert (first.owner, first.outcome, second.outcome) == (owner, "Complete", "Failed")
     assert first.finished is not None
     assert first.deleted is not None
     assert before < first.created < first.finished < first.deleted < time.time()
@@ -236,7 +241,7 @@ def test_a_pod_that_is_cut_short_is_an_execution_all_the_same(
         cluster.kubeconfig(), [namespace], work=application.work, fate=lambda pod: Fate(seconds=60)
     ) as kubelet:
         api.create(jobs, job("cut"))
-        pod = kubelet.wait_running("items-cut")
+        pod = kubelet.wait_running("items-cut", timeout=90)
         [run] = application.executions(kubelet)
         assert (run.launch, run.row, run.started, run.ended) == ("cut", "[1]", pod.started, None)
         api.delete(f"/api/v1/namespaces/{namespace}/pods/{pod.name}")

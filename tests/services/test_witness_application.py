@@ -41,9 +41,9 @@ def test_a_task_records_its_begin_and_ends_with_its_row(
     before = time.time()
     [item, other] = application.insert(2, seconds=0.2)
     task = launch(redis_url, application, item)
-    eventually(application.executions, message="the execution is recorded")
+    eventually(application.executions, timeout=90, message="the execution is recorded")
     postgres_server.restart()
-    eventually(lambda: application.waiting() == 1, message="the item is done")
+    eventually(lambda: application.waiting() == 1, timeout=90, message="the item is done")
     [run] = application.executions()
     done, waits = application.rows()
     assert (run.launch, run.row, run.outcome) == (task, "[1]", "succeeded")
@@ -66,10 +66,12 @@ def test_a_task_fails_and_gives_itself_back_as_often_as_its_item_says(
         return [(run.launch, run.outcome) for run in application.executions()]
 
     retried = [(first, "retried")] * 2
-    eventually(lambda: outcomes() == [*retried, (first, "failed")], message="it has failed")
+    eventually(
+        lambda: outcomes() == [*retried, (first, "failed")], timeout=90, message="it has failed"
+    )
     second = launch(redis_url, application, item)
     done = [*retried, (first, "failed"), (second, "succeeded")]
-    eventually(lambda: outcomes() == done, message="it is done")
+    eventually(lambda: outcomes() == done, timeout=90, message="it is done")
     assert len({run.worker for run in application.executions()}) <= 2
 
 
@@ -78,7 +80,7 @@ def test_a_task_that_is_killed_has_no_end(
 ) -> None:
     [item] = application.insert(1, seconds=60)
     launch(redis_url, application, item)
-    eventually(application.executions, message="the execution is recorded")
+    eventually(application.executions, timeout=90, message="the execution is recorded")
     worker.kill()
     [run] = application.executions()
     assert (run.ended, run.outcome) == (None, None)
@@ -94,8 +96,8 @@ def test_an_item_that_is_done_twice_left_when_it_was_done_first(
         return [run.ended for run in application.executions() if run.ended is not None]
 
     launch(redis_url, application, item)
-    eventually(lambda: len(ends()) == 1, message="it is done")
+    eventually(lambda: len(ends()) == 1, timeout=90, message="it is done")
     launch(redis_url, application, item)
-    eventually(lambda: len(ends()) == 2, message="it is done again")
+    eventually(lambda: len(ends()) == 2, timeout=90, message="it is done again")
     assert [row.until for row in application.rows()] == [min(ends())]
     assert {run.outcome for run in application.executions()} == {"succeeded"}

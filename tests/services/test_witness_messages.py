@@ -93,7 +93,9 @@ def test_what_others_publish_or_give_back_is_not_the_operators(
     (tmp_path / "tasks.py").write_text(TASKS)
     env = {"BROKER": url, "DATABASE": postgres_url}
     with CeleryWorker(tmp_path / "tasks.py", env=env):
-        eventually(lambda: len(application.executions()) == 4, message="all was executed")
+        eventually(
+            lambda: len(application.executions()) == 4, timeout=90, message="all was executed"
+        )
     witness.wait_caught_up()
     assert [message.launch for message in witness.messages()] == [sent.item.id]
 
@@ -128,7 +130,7 @@ def test_a_redis_that_is_killed_leaves_a_gap(redis_server: RedisServer, redis_ur
         killed = time.time()
         redis_server.kill()
         redis_server.start()
-        eventually(witness.gaps, message="it listens again")
+        eventually(witness.gaps, timeout=90, message="it listens again")
         publish(redis_url, send(2))
         witness.wait_caught_up()
     assert [message.row for message in witness.messages()] == ["[1]", "[2]"]
@@ -145,7 +147,7 @@ def test_a_rabbitmq_that_cuts_connections_leaves_a_gap(
         cut = time.time()
         vhost = amqp_url.rpartition("/")[2]
         rabbit_server.control("close_all_connections", "-p", vhost, "a test")
-        eventually(witness.gaps, message="it listens again")
+        eventually(witness.gaps, timeout=90, message="it listens again")
         publish(amqp_url, send(2))
         witness.wait_caught_up()
     assert [message.row for message in witness.messages()] == ["[1]", "[2]"]

@@ -89,7 +89,7 @@ class Collection:
         except ApiError as error:
             if error.status != _GONE:
                 raise
-            self._begin_anew()
+            self._list()
 
     def _see(self, kind: str, found: Json) -> None:
         if kind == "ERROR":
@@ -99,14 +99,11 @@ class Collection:
             self._tell(now, found, gone=kind == "DELETED")
         self._version, self._heard = found["metadata"]["resourceVersion"], now
 
-    def _begin_anew(self) -> None:
-        since = self._heard
-        self._list()
-        self.gaps.append((since, self._heard))
-
     def _list(self) -> bool:
         found = self._api.get(self._path)
         now = time.time()
+        if self._heard:
+            self.gaps.append((self._heard, now))
         listed = {each["metadata"]["uid"]: each for each in found["items"]}
         for uid in self._live.keys() - listed.keys():
             self._tell(now, self._live[uid], gone=True)
