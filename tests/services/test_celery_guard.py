@@ -17,6 +17,7 @@ from scannerjob.model.ledger import Phase
 from scannerjob.ports import TargetError
 from scannerjob.targets.celery import Brokers, CeleryTarget
 from scannerjob.targets.celery import target as target_module
+from scannerjob.targets.celery.redis_broker import RedisBroker
 from scannerjob.worker.records import Execution, State, Store
 from scannerjob.worker.stores import open_store
 from tests.support.celery_target import (
@@ -115,6 +116,24 @@ def test_what_was_put_with_its_record_is_known_to_be_sent(shared: CeleryTarget) 
     launch(shared, [send])
 
     assert facts(told(shared, ids_of([send]))) == ACCEPTED
+
+
+def test_where_a_record_proves_that_there_is_a_message_none_is_written_before_it(
+    shared: CeleryTarget, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when a process that has launched nothing yet dies between the two."""
+
+    def die(*_: object) -> None:
+        raise OSError
+
+    monkeypatch.setattr(RedisBroker, "publish", die)
+    send = make_send()
+
+    assert facts(launch(shared, [send])) == {Fact.NOT_SENT}
+
+    store = open_store(redis_url)
+    assert not store.read(ids_of([send])).records
+    store.close()
 
 
 def test_what_is_given_up_never_begins_and_is_not_sent(

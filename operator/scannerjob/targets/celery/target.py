@@ -167,11 +167,16 @@ class CeleryTarget:
     async def _register(self, sends: Sequence[Send]) -> Mapping[str, Observation]:
         """Have the guard's store know of these before any worker can; gives those not to be sent.
 
-        A crash after this leaves records of what was never sent. They prove nothing.
+        A crash after this leaves records of what was never sent. They prove nothing: so there must
+        be none where a record is written with its message, and proves that there is one.
         """
-        if self._guard is None or self._shares_records:
+        if self._guard is None:
             return {}
         try:
+            if self._publisher.keeps_records is None:
+                await self._publisher.contact()
+            if self._shares_records:
+                return {}
             states = await self._guard.register([send.item.id for send in sends])
         except TargetError as error:
             return {send.item.id: Observation(Fact.NOT_SENT, str(error)) for send in sends}
