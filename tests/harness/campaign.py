@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -11,14 +13,21 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.harness.stage import Stage
+from tests.harness.trial import KEPT
 
 
 @contextmanager
 def stage() -> Iterator[Stage]:
-    """A stage in a folder of its own, which stays where something is kept in it."""
+    """A stage in a folder of its own, which stays where something is kept in it.
+
+    SIGTERM ends it as Ctrl-C does: nothing that was started outlives it.
+    """
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     folder = Path(tempfile.mkdtemp(prefix="proof-"))
     with Stage(folder) as opened:
         yield opened
+    if not any(folder.glob(f"*/{KEPT}")):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def progress(text: str) -> None:
@@ -33,6 +42,7 @@ def side_by_side(module: str, arguments: Sequence[str], parts: int) -> int:
         [sys.executable, "-m", module, *arguments, "--part", f"{part}/{parts}"]
         for part in range(parts)
     ]
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     processes = [subprocess.Popen(command) for command in commands]
     try:
         return max(process.wait() for process in processes)

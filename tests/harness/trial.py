@@ -33,6 +33,8 @@ from tests.support.kubelet import Kubelet
 from tests.support.tcpproxy import TcpProxy
 
 NAME = "rows"
+# In the folder of a trial that is kept.
+KEPT = "status.json"
 _SCANNERJOBS = "/apis/scannerjob.dev/v1alpha1/namespaces/{}/scannerjobs"
 # How much later one witness of a trial may be than another, and how long after the last fault all
 # was asked again, in seconds; what is asked of a run's end follows from both.
@@ -340,8 +342,8 @@ class Trial:
         return "".join(f"--- {each.log_file}\n{each.log()}" for each in self.operators)
 
     def keep(self) -> Path:
-        """Write down what the judge saw, beside the logs; the folder of both."""
-        (self.folder / "status.json").write_text(json.dumps(dict(self.status), indent=1))
+        """Write down the last status beside the logs; the folder of both, which then stays."""
+        (self.folder / KEPT).write_text(json.dumps(dict(self.status), indent=1))
         return self.folder
 
 
