@@ -122,6 +122,7 @@ class Trial:
 
     def _prepare_namespace(self) -> None:
         kubeconfig = self.stage.create_namespace(self.name)
+        self._ends.callback(self.stage.api.delete, f"/api/v1/namespaces/{self.name}")
         self._witness: Any = self._ends.enter_context(
             ClusterWitness(self.stage.plane.kubeconfig(), self.name)
         )
