@@ -13,7 +13,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 LINTED := $(wildcard operator/scannerjob tests tests/setup/servers benchmarks examples)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-unit test-services test-cluster test-chart lint format bench clean \
+.PHONY: help demo test test-unit test-services test-cluster test-chart lint format prove bench clean \
 	runtime dev servers control-plane helm constraints
 
 help: ## List the targets
@@ -48,6 +48,10 @@ lint: $(DEV) ## Check format, style, types and the layers' contracts
 format: $(DEV) ## Format the code and repair what can be repaired
 	@$(BIN)/ruff format $(LINTED)
 	@$(BIN)/ruff check --fix $(LINTED)
+
+prove: servers control-plane helm ## Try to break every promise, for hours; goes on where it ended
+	@echo "Killing operators, at each place that a comment in the code names and at random"
+	@$(BIN)/python -m tests.crash prove
 
 bench: servers control-plane helm ## Measure speed and memory, with the naive way beside each figure
 	@$(BIN)/python -m benchmarks
