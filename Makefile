@@ -13,7 +13,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 LINTED := $(wildcard operator/scannerjob tests tests/setup/servers benchmarks examples)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-unit test-services test-cluster test-chart lint format bench clean \
+.PHONY: help demo test test-unit test-services test-cluster test-security test-chart lint format bench clean \
 	runtime dev servers control-plane helm constraints
 
 help: ## List the targets
@@ -34,6 +34,9 @@ test-services: servers ## Run the tests on real databases and brokers
 
 test-cluster: servers control-plane helm ## Run the tests on a real Kubernetes control plane
 	@$(BIN)/pytest $(wildcard tests/cluster)
+
+test-security: servers control-plane helm ## Attack it, on real databases, brokers and a control plane
+	@$(BIN)/pytest $(wildcard tests/security)
 
 test-chart: control-plane helm ## Install, upgrade and remove the Helm chart on a real control plane
 	@$(BIN)/pytest $(wildcard tests/chart)
