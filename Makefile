@@ -35,6 +35,9 @@ test-services: servers ## Run the tests on real databases and brokers
 test-cluster: servers control-plane helm ## Run the tests on a real Kubernetes control plane
 	@$(BIN)/pytest $(wildcard tests/cluster)
 
+test-security: servers control-plane helm ## Attack it, on real databases, brokers and a control plane
+	@$(BIN)/pytest $(wildcard tests/security)
+
 test-chart: control-plane helm ## Install, upgrade and remove the Helm chart on a real control plane
 	@$(BIN)/pytest $(wildcard tests/chart)
 

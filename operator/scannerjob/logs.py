@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Hashable
 from types import TracebackType
+from typing import Any
 
 log = logging.getLogger(__name__)
 
@@ -41,11 +42,26 @@ class _OneLine(logging.Formatter):
         record.message = " ".join(record.message.split("\n"))
         return super().formatMessage(record)
 
-    def formatException(self, ei: logging._SysExcInfoType) -> str:
-        from scannerjob.urls import scrub
 
-        traceback = super().formatException(ei)
-        return scrub(traceback, *(url for urls in list(_hidden.values()) for url in urls))
+class _Record(logging.LogRecord):
+    """One whose traceback shows no password of the URLs in use, whoever formats it."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        if self.exc_info:
+            self.exc_text = _without_passwords(logging.Formatter().formatException(self.exc_info))
+            self.exc_info = None
+
+
+def _without_passwords(traceback: str) -> str:
+    from scannerjob.urls import scrub
+
+    return scrub(traceback, *(url for urls in list(_hidden.values()) for url in urls))
+
+
+def scrub_tracebacks() -> None:
+    """Scrub all that is logged from now on, whoever has set up logging: under `kopf run`, kopf."""
+    logging.setLogRecordFactory(_Record)
 
 
 def set_up_logging(level: int = logging.INFO) -> None:
@@ -53,6 +69,7 @@ def set_up_logging(level: int = logging.INFO) -> None:
 
     What nobody catches is logged too, with its traceback.
     """
+    scrub_tracebacks()
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_OneLine(_LINE, datefmt="%Y-%m-%dT%H:%M:%S"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)

@@ -17,7 +17,7 @@ from uuid import uuid4
 from scannerjob.model import conditions
 from scannerjob.model.book import longest_life, whole
 from scannerjob.model.conditions import Trouble
-from scannerjob.model.decide import decide
+from scannerjob.model.decide import ACCEPT_LOST_LEDGER, decide
 from scannerjob.model.facts import Decision, Fact, Facts, Hold, Observation, Send
 from scannerjob.model.ledger import (
     Item,
@@ -316,7 +316,10 @@ def _lost_ledger(spec: ScannerJobSpec, snapshot: Snapshot, now: datetime) -> Led
     return Ledger(
         lost_at=now,
         lost_until=whole(now + life) if life else None,
-        handled_requests=dict(snapshot.requests),
+        # No others: their names are whatever a person wrote, and the schema bounds how many.
+        handled_requests={
+            name: nonce for name, nonce in snapshot.requests.items() if name == ACCEPT_LOST_LEDGER
+        },
     )
 
 

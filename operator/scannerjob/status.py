@@ -39,5 +39,13 @@ def differs(status: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
     """Whether a status is worth a write: `lastScanTime` alone is only now and then."""
     if {**status, "lastScanTime": None} != {**before, "lastScanTime": None}:
         return True
-    now, then = (parse_time(each.get("lastScanTime")) for each in (status, before))
+    now, then = (_scanned_at(each) for each in (status, before))
     return now is not None and (then is None or now - then >= LAST_SCAN_EVERY)
+
+
+def _scanned_at(status: Mapping[str, Any]) -> datetime | None:
+    """When it says that the database was read; whoever may write a status may have written it."""
+    try:
+        return parse_time(status.get("lastScanTime"))
+    except (TypeError, ValueError):
+        return None

@@ -155,3 +155,21 @@ def test_the_kind_is_served_as_it_is_written(plane: ControlPlane, release: Relea
     served = plane.get("crd", CRD_NAME)["spec"]
     written: dict[str, Any] = yaml.safe_load(CRD.read_text())["spec"]
     assert served["versions"][0]["schema"] == written["versions"][0]["schema"]
+
+
+def test_the_expressions_of_the_policies_are_of_the_right_types(
+    plane: ControlPlane, release: Release
+) -> None:
+    release.install()
+
+    def checked() -> bool:
+        found = plane.get("validatingadmissionpolicies")["items"]
+        statuses = [each.get("status", {}) for each in found]
+        assert len(statuses) == 2
+        assert all(each.get("observedGeneration") for each in statuses)
+        assert not any(each.get("typeChecking", {}).get("expressionWarnings") for each in statuses)
+        return True
+
+    eventually(checked, message="the controller manager checked the policies")
+    release.upgrade({"admissionPolicies": {"enabled": False}})
+    assert plane.get("validatingadmissionpolicies")["items"] == []

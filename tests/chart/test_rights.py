@@ -41,6 +41,7 @@ WRITING = [
     *((verb, SCANNER_JOBS) for verb in ("create", "update", "patch", "delete")),
     ("patch", f"{SCANNER_JOBS}/scale"),
 ]
+FORGING = [(verb, "jobs.batch/status") for verb in ("update", "patch")]
 NOWHERE = [
     ("list", "secrets"),
     ("watch", "secrets"),
@@ -171,8 +172,8 @@ def test_the_rights_that_other_tests_take_are_the_charts(
     ("role", "granted", "refused"),
     [
         ("view", READING, WRITING),
-        ("edit", READING + WRITING, [("update", f"{SCANNER_JOBS}/status")]),
-        ("admin", READING + WRITING, [("update", f"{SCANNER_JOBS}/finalizers")]),
+        ("edit", READING + WRITING, [("update", f"{SCANNER_JOBS}/status"), *FORGING]),
+        ("admin", READING + WRITING, [("update", f"{SCANNER_JOBS}/finalizers"), *FORGING]),
     ],
 )
 def test_people_may_do_with_scannerjobs_what_they_may_do_with_their_namespace(

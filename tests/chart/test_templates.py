@@ -93,6 +93,8 @@ def test_the_crd_can_be_left_out() -> None:
         "Role",
         "RoleBinding",
         "ServiceAccount",
+        *["ValidatingAdmissionPolicy"] * 2,
+        *["ValidatingAdmissionPolicyBinding"] * 2,
     ]
 
 
@@ -152,6 +154,7 @@ def test_watched_namespaces_get_roles_and_no_cluster_role() -> None:
         "watchNamespaces": ["docs", "billing"],
         "crds": {"enabled": False},
         "rbac": {"aggregate": False},
+        "admissionPolicies": {"enabled": False},
     }
     manifests = template(values, namespace="scanners")
     assert kinds(manifests) == [
@@ -165,6 +168,21 @@ def test_watched_namespaces_get_roles_and_no_cluster_role() -> None:
     assert namespaces == {"docs", "billing", "scanners"}
     args = container(values)["args"]
     assert args[:5] == ["operator", "--namespace", "docs", "--namespace", "billing"]
+
+
+@pytest.mark.parametrize("watched", [[], ["docs", "billing"]])
+def test_policies_hold_where_the_operator_serves_and_deny(watched: list[str]) -> None:
+    manifests = template({"watchNamespaces": watched}, "--show-only=templates/admission.yaml")
+    bindings = [each["spec"] for each in manifests if each["kind"].endswith("PolicyBinding")]
+    names = {"key": "kubernetes.io/metadata.name", "operator": "In", "values": watched}
+    selected = {"namespaceSelector": {"matchExpressions": [names]}}
+    for each in bindings:
+        assert each["validationActions"] == ["Deny"]
+        assert each.get("matchResources") == (selected if watched else None)
+    policies = [each for each in manifests if each["kind"] == "ValidatingAdmissionPolicy"]
+    assert {each["spec"]["failurePolicy"] for each in policies} == {"Fail"}
+    policy_names = {each["metadata"]["name"] for each in policies}
+    assert {each["policyName"] for each in bindings} == policy_names
 
 
 def test_the_same_rules_hold_in_a_role_and_in_the_cluster_role() -> None:

@@ -1,16 +1,19 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.cluster.job_target import Site
 from tests.cluster.jobs import JobWorkload
-from tests.cluster.operators import Operators
+from tests.cluster.operators import Operators, operator_account
 from tests.support.apiproxy import ApiProxy
 from tests.support.controlplane import ControlPlane, KubectlError
 from tests.support.waiting import eventually
 
+Open = Callable[..., Site]
 CRDS = Path(__file__).parents[2] / "crds"
 
 
@@ -48,6 +51,23 @@ def operators(cluster: ControlPlane, namespace: str, tmp_path: Path) -> Iterator
     operators = Operators(cluster, namespace, tmp_path)
     yield operators
     operators.close()
+
+
+@pytest.fixture
+def opened(
+    cluster: ControlPlane, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Open]:
+    """Opens targets in this namespace, under the rights that an operator has."""
+    monkeypatch.setenv("KUBECONFIG", str(operator_account(cluster, namespace)))
+    made: list[Site] = []
+
+    def open_one(a_template: Any = None, **fields: Any) -> Site:
+        made.append(Site(cluster, namespace, a_template, **fields))
+        return made[-1].__enter__()
+
+    yield open_one
+    for site in made:
+        site.__exit__()
 
 
 @pytest.fixture

@@ -13,33 +13,15 @@ from scannerjob.model.facts import Fact, Observation
 from scannerjob.ports import TargetError
 from scannerjob.targets.job.names import ATTEMPT, KEY, LAUNCH, NAME, UID, label_value
 from scannerjob.targets.job.view import view
+from tests.cluster.conftest import Open
 from tests.cluster.job_target import Site, send
-from tests.cluster.operators import operator_account
 from tests.support.controlplane import ControlPlane
 from tests.support.kubelet import Kubelet
 from tests.support.pods import EVICTED, FAILED, OOM_KILLED, SUCCEEDED, VANISHED, Fate, expanded
 from tests.support.waiting import eventually
 from tests.unit.job_cases import CONTAINER, template
 
-Open = Callable[..., Site]
 ACCEPTED = Observation(Fact.ACCEPTED)
-
-
-@pytest.fixture
-def opened(
-    cluster: ControlPlane, namespace: str, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Open]:
-    """Opens targets in this namespace, under the rights that an operator has."""
-    monkeypatch.setenv("KUBECONFIG", str(operator_account(cluster, namespace)))
-    made: list[Site] = []
-
-    def open_one(a_template: Any = None, **fields: Any) -> Site:
-        made.append(Site(cluster, namespace, a_template, **fields))
-        return made[-1].__enter__()
-
-    yield open_one
-    for site in made:
-        site.__exit__()
 
 
 @pytest.fixture

@@ -8,7 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.bad_urls import SecretUrl, malformed, misread, refused, wrong_servers
+from tests.support.bad_urls import (
+    SecretUrl,
+    malformed,
+    misread,
+    refused,
+    tls_where_there_is_none,
+    wrong_servers,
+)
 from tests.support.canary import ODD, USER, assert_none, encoded, songs, userinfo
 from tests.support.household import Household, dump
 from tests.support.impostors import Impostors
@@ -84,21 +91,12 @@ def test_no_url_is_shown_that_never_works(
         *_some(refused("guard", "redis://", *in_redis), "wrong-password"),
         *_some(refused("guard", "postgresql://", *in_postgres), "wrong-password"),
         *_some(refused("guard", "mysql://", *in_mariadb), "wrong-password"),
-        *_tls_where_there_is_none(postgres, mariadb, redis),
+        *tls_where_there_is_none(postgres, mariadb, redis),
     ]
     with household.run([household.job(each) for each in urls]) as process:
         _wait(partial(_all_told, household, process, urls))
         household.assert_silent(process)
     household.assert_wrote_nothing(process)
-
-
-def _tls_where_there_is_none(postgres: str, mariadb: str, redis: str) -> Iterator[SecretUrl]:
-    user = userinfo(USER, ODD)
-    required = f"postgresql://{user}@{postgres}/app?sslmode=require"
-    yield SecretUrl("tls-postgresql", "database", required, postgres)
-    missing = f"mysql://{user}@{mariadb}/app?ssl_ca=/no/such/ca.crt"
-    yield SecretUrl("tls-mysql", "database", missing, mariadb)
-    yield SecretUrl("tls-redis", "broker", f"rediss://{user}@{redis}/0", redis)
 
 
 def _place(server: Server) -> str:
@@ -248,7 +246,7 @@ def test_no_url_of_a_state_is_shown(
         *_some(wrong_servers("database", "mysql://", "/app", impostors), "noise"),
         *_some(refused("database", "postgresql://", postgres, "", "/app"), "wrong-password"),
         *_some(refused("database", "mysql://", mariadb, "", "/app"), "wrong-password"),
-        *_some(_tls_where_there_is_none(postgres, mariadb, ""), "postgresql"),
+        *_some(tls_where_there_is_none(postgres, mariadb, ""), "postgresql"),
     ]
     file = household.site.scanner_job()
     with ExitStack() as stack:

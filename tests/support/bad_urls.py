@@ -16,12 +16,13 @@ FIELDS = {
 
 @dataclass(frozen=True)
 class SecretUrl:
-    """A URL in one of a ScannerJob's Secrets, and the place it leads to."""
+    """A URL in one of a ScannerJob's Secrets, the place it leads to, and the failure it is for."""
 
     what: str
     part: str
     url: str | bytes
     place: str = ""
+    failure: str = ""
 
     @property
     def name(self) -> str:
@@ -49,7 +50,7 @@ def wrong_servers(part: str, begin: str, end: str, impostors: Impostors) -> Iter
     }
     for what, (place, password) in places.items():
         url = f"{begin}{userinfo(USER, password)}@{place}{end}"
-        yield SecretUrl(f"{_label(begin)}-{what}", part, url, place)
+        yield SecretUrl(f"{_label(begin)}-{what}", part, url, place, what)
 
 
 def malformed(part: str, scheme: str) -> Iterator[SecretUrl]:
@@ -82,7 +83,7 @@ def malformed(part: str, scheme: str) -> Iterator[SecretUrl]:
         "quotes": f"'{scheme}://{good}/1'",
     }
     for what, url in urls.items():
-        yield SecretUrl(f"{_label(scheme)}-{what}", part, url)
+        yield SecretUrl(f"{_label(scheme)}-{what}", part, url, failure=what)
 
 
 def misread(part: str, scheme: str) -> Iterator[SecretUrl]:
@@ -97,7 +98,7 @@ def misread(part: str, scheme: str) -> Iterator[SecretUrl]:
         "bracket": f"{scheme}://app:[{PLAIN}@127.0.0.1:1/1",
     }
     for what, url in urls.items():
-        yield SecretUrl(f"{_label(scheme)}-{what}", part, url, "127.0.0.1:")
+        yield SecretUrl(f"{_label(scheme)}-{what}", part, url, "127.0.0.1:", what)
 
 
 def refused(part: str, begin: str, place: str, known: str, end: str) -> Iterator[SecretUrl]:
@@ -114,7 +115,18 @@ def refused(part: str, begin: str, place: str, known: str, end: str) -> Iterator
         "wrong-database": f"{known}@{place}/nowhere",
     }
     for what, url in urls.items():
-        yield SecretUrl(f"{_label(begin)}-{what}", part, f"{begin}{url}", place)
+        yield SecretUrl(f"{_label(begin)}-{what}", part, f"{begin}{url}", place, what)
+
+
+def tls_where_there_is_none(postgres: str, mariadb: str, redis: str) -> Iterator[SecretUrl]:
+    """Encryption asked of servers that have none, and certificates that are not there."""
+    user = userinfo(USER, ODD)
+    required = f"postgresql://{user}@{postgres}/app?sslmode=require"
+    yield SecretUrl("tls-postgresql", "database", required, postgres, "no-encryption")
+    missing = f"mysql://{user}@{mariadb}/app?ssl_ca=/no/such/ca.crt"
+    yield SecretUrl("tls-mysql", "database", missing, mariadb, "no-certificate")
+    plain = f"rediss://{user}@{redis}/0"
+    yield SecretUrl("tls-redis", "broker", plain, redis, "encryption-not-understood")
 
 
 def _label(scheme: str) -> str:

@@ -201,6 +201,16 @@ def test_a_previous_condition_that_was_damaged_does_no_harm() -> None:
     assert after["lastTransitionTime"] == same["lastTransitionTime"] == "2030-01-01T12:00:00Z"
 
 
+def test_conditions_of_other_kinds_take_no_room_from_ours() -> None:
+    """The schema takes sixteen of them: more would keep all from being written."""
+    others = [Condition(f"Other{number}", "True", "Forged") for number in range(16)]
+    before = [{"type": each.type, "status": each.status} for each in others]
+
+    (after,) = stamped([Condition("Ready", "True", "Scanning")], before, 1, NOW)
+
+    assert after["type"] == "Ready"
+
+
 def test_a_long_message_is_cut() -> None:
     (condition,) = stamped(unusable(Trouble("InvalidSpec", "x" * 9999)), [], 1, NOW)
 

@@ -260,6 +260,11 @@ class TestUnusualTemplates:
         assert job["metadata"]["name"] == job_name("pdf-pages", "id-[7]")
         assert kept(written, job)
 
+    def test_a_template_copied_from_a_job_can_be_created(self) -> None:
+        job = made({"metadata": {"resourceVersion": "1"}, **template()})
+
+        assert "resourceVersion" not in job["metadata"]
+
     @pytest.mark.parametrize("metadata", ["a", ["a"], 1, False])
     def test_metadata_that_can_hold_no_name_are_named(self, metadata: Any) -> None:
         a_spec = job_spec({"metadata": metadata, **template()})

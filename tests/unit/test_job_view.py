@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from scannerjob.model.row import MAX_KEY_BYTES
-from scannerjob.targets.job.names import ATTEMPT, KEY, LAUNCH, NAME, UID
+from scannerjob.targets.job.names import ATTEMPT, KEY, LAUNCH, NAME, UID, job_name
 from scannerjob.targets.job.view import view
 from tests.unit.cases import NOW, ago
 from tests.unit.job_cases import Document, condition, document, seen_job
@@ -116,6 +116,19 @@ class TestWhoseItIs:
 
         assert view(job).owner is None
 
+    @pytest.mark.parametrize(("field", "value"), [("kind", "Job"), ("apiVersion", "batch/v1")])
+    def test_what_another_kind_controls_is_nobodys(self, field: str, value: str) -> None:
+        job = document()
+        job["metadata"]["ownerReferences"][0][field] = value
+
+        assert view(job).owner is None
+
+    def test_without_a_launch_it_is_nobodys(self) -> None:
+        job = without(document(), "metadata", "labels", LAUNCH)
+        job["metadata"]["name"] = job_name("pdf-pages", "")
+
+        assert view(job).owner is None
+
     def test_a_job_without_any_label_or_annotation_is_read_all_the_same(self) -> None:
         bare = without(without(document(), "metadata", "labels"), "metadata", "annotations")
         bare = {**without(bare, "status"), "spec": None}
@@ -138,6 +151,14 @@ class TestWhatAPersonMayHaveWritten:
 
     def test_a_key_that_is_too_long_is_cut(self) -> None:
         assert len(view(annotated(**{KEY: "x" * 9999})).key) == MAX_KEY_BYTES
+
+    @pytest.mark.parametrize("time", ["0000-01-01T00:00:00Z", "2026-01-01T00:00:00+99:99"])
+    def test_an_end_at_no_time_was_at_its_creation(self, time: str) -> None:
+        ended = {"type": "Complete", "status": "True", "lastTransitionTime": time}
+
+        job = view(document(conditions=[ended]))
+
+        assert (job.end, job.changed) == ("Complete", job.created)
 
     def test_a_scannerjobs_name_that_is_missing_is_the_label(self) -> None:
         job = without(document(), "metadata", "annotations")

@@ -92,11 +92,24 @@ def _item(**fields: Any) -> dict[str, Any]:
         [_item(since="2030-01-01T11:59:00")],
         [_item(until="2030-01-01T11:59:00")],
         [_item(), _item(id="another")],
+        # To reckon with these, or to count them up, would fail.
+        [_item(since="9999-12-31T23:59:59Z")],
+        [_item(until="0001-01-01T00:00:00+14:00")],
+        [_item(attempt=2**31 - 1)],
+        [_item(sends=2**31 - 1)],
+        [_item(sends=-1)],
     ],
 )
 def test_a_damaged_ledger_is_refused(items: Any) -> None:
-    with pytest.raises(LedgerError, match=r"status.items cannot be read"):
+    with pytest.raises(LedgerError, match=r"the ledger in status cannot be read"):
         ledger_from_status(ledger_to_status(FULL) | {"items": items})
+
+
+@pytest.mark.parametrize("counter", ["launched", "succeeded", "failed", "lost"])
+@pytest.mark.parametrize("value", [-1, 2**63 - 1, "many", None])
+def test_a_counter_that_cannot_be_counted_on_is_refused(counter: str, value: Any) -> None:
+    with pytest.raises(LedgerError, match=r"the ledger in status cannot be read"):
+        ledger_from_status(ledger_to_status(FULL) | {counter: value})
 
 
 def test_times_are_written_to_the_second_in_utc() -> None:

@@ -23,8 +23,9 @@ def _logged(error: Exception) -> str:
     try:
         raise error
     except ValueError:
-        record = logging.makeLogRecord({"msg": "a bug", "exc_info": sys.exc_info()})
-    return logs._OneLine().format(record)
+        told = sys.exc_info()
+    record = logs._Record("x", logging.ERROR, "here.py", 1, "a bug", (), told)
+    return logging.Formatter().format(record)
 
 
 @pytest.mark.usefixtures("hidden")

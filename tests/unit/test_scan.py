@@ -231,6 +231,32 @@ def test_that_a_lost_ledger_was_accepted_says_nothing_of_the_next_loss() -> None
     assert len(world.workers.messages) == before
 
 
+def test_of_what_a_person_asked_for_a_lost_ledger_keeps_what_is_known() -> None:
+    """The schema bounds how many there are: more would keep the loss itself from being written."""
+    world = one(lifetime=False)
+    others = {f"other-{number}": "once" for number in range(100)}
+    world.store.requests = {"accept-lost-ledger": "once", **others}
+    world.store.wipe()
+
+    world.finish_cycle(0)
+
+    assert world.store.status["handledRequests"] == {"accept-lost-ledger": "once"}
+
+
+@pytest.mark.parametrize("time", ["0000-01-01T00:00:00Z", "2026-01-01T00:00:00+99:99", 5])
+def test_a_time_of_the_last_scan_that_is_none_ends_no_cycle(time: object) -> None:
+    world = one(lifetime=False)
+    for _ in range(2):
+        world.finish_cycle(0)
+        world.advance(1)
+        world.store.status = {**world.store.status, "lastScanTime": time}
+    world.advance(30)
+
+    world.finish_cycle(0)
+
+    assert world.store.status["lastScanTime"] != time
+
+
 def test_a_target_that_answers_again_is_reachable_though_nothing_is_left_to_launch() -> None:
     world = one()
     until(world, "target.launch", Fault.REFUSED)

@@ -19,6 +19,7 @@ import kopf
 from scannerjob import apiserver
 from scannerjob.controller.operator import Operator
 from scannerjob.controller.options import Options
+from scannerjob.logs import scrub_tracebacks
 from scannerjob.model.spec import API_GROUP, API_VERSION
 from scannerjob.ports import ConfigurationError, PortError, Ref
 from scannerjob.targets.job import JOB_LABEL
@@ -39,6 +40,7 @@ _MAX_SILENCE = 90.0
 @kopf.on.startup()
 async def start(settings: kopf.OperatorSettings, memo: kopf.Memo, **_: Any) -> None:
     """Configure kopf, and begin."""
+    scrub_tracebacks()
     configure(settings)
     try:
         memo.operator = await Operator.open(_options(settings, memo))

@@ -14,6 +14,17 @@ from scannerjob.model.plan import PlanFinding
 
 Truth = Literal["True", "False", "Unknown"]
 MAX_MESSAGE = 1024
+# All that there are: others in a status are somebody else's doing, and could take all the room.
+_TYPES = frozenset(
+    {
+        "Ready",
+        "DatabaseReachable",
+        "TargetReachable",
+        "ScanNotIndexed",
+        "WorkersMissing",
+        "Stalled",
+    }
+)
 # What its author asked for leaves a ScannerJob ready.
 _READY_ALL_THE_SAME = frozenset({"Suspended"})
 _NOT_INDEXED: Mapping[str, Truth] = {"Indexed": "False", "PlanUnknown": "Unknown"}
@@ -196,7 +207,7 @@ def stamped(
 
     A condition of which nothing new is said keeps what was last said of it.
     """
-    before = {str(old.get("type")): dict(old) for old in previous}
+    before = {str(old["type"]): dict(old) for old in previous if old.get("type") in _TYPES}
     for condition in conditions:
         old = before.get(condition.type, {})
         same = old.get("status") == condition.status

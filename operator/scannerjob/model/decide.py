@@ -98,7 +98,7 @@ def _take_requests(book: Book, facts: Facts) -> None:
     handled = book.ledger.handled_requests
     accepted = nonce is not None and nonce != handled.get(ACCEPT_LOST_LEDGER)
     if nonce is not None and accepted:
-        handled = {**handled, ACCEPT_LOST_LEDGER: nonce}
+        handled = {ACCEPT_LOST_LEDGER: nonce}
     if accepted or _all_lost_launches_ended(book):
         book.ledger = replace(book.ledger, lost_at=None, lost_until=None, handled_requests=handled)
 

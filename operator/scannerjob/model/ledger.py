@@ -15,6 +15,13 @@ from typing import Any
 
 LEDGER_VERSION = 1
 
+# What no program of ours ever wrote. There is room for what is added before it is read again: a
+# number that the schema does not take, or a time that no clock shows, would keep all from being
+# written.
+_MAX_COUNT = 2**53
+_MAX_TRIES = 1_000_000
+_YEARS = range(1970, 9000)
+
 
 class LedgerError(ValueError):
     """A ledger that this version cannot read. Nothing may be launched on top of it."""
@@ -143,10 +150,10 @@ def ledger_from_status(status: Mapping[str, Any]) -> Ledger | None:
     try:
         return Ledger(
             items=_items_from_status(status.get("items", ())),
-            launched=int(status.get("launched", 0)),
-            succeeded=int(status.get("succeeded", 0)),
-            failed=int(status.get("failed", 0)),
-            lost=int(status.get("lost", 0)),
+            launched=_number(status, "launched", _MAX_COUNT, default=0),
+            succeeded=_number(status, "succeeded", _MAX_COUNT, default=0),
+            failed=_number(status, "failed", _MAX_COUNT, default=0),
+            lost=_number(status, "lost", _MAX_COUNT, default=0),
             query_hash=status.get("queryHash"),
             key=tuple(str(name) for name in status.get("key", ())),
             endpoints=dict(status.get("endpoints", {})),
@@ -158,8 +165,8 @@ def ledger_from_status(status: Mapping[str, Any]) -> Ledger | None:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise LedgerError(
-            f"status.items cannot be read ({error!r}): restore it, or delete the ScannerJob and "
-            "create it anew once nothing of it is running"
+            f"the ledger in status cannot be read ({error!r}): restore it, or delete the "
+            "ScannerJob and create it anew once nothing of it is running"
         ) from None
 
 
@@ -194,14 +201,21 @@ def _item_from_status(entry: Mapping[str, Any]) -> Item:
         key=str(entry["key"]),
         id=str(entry["id"]),
         phase=Phase(entry["phase"]),
-        attempt=int(entry["attempt"]),
-        sends=int(entry["sends"]),
+        attempt=_number(entry, "attempt", _MAX_TRIES),
+        sends=_number(entry, "sends", _MAX_TRIES),
         since=since,
         claimed=parse_time(entry.get("claimed")),
         until=parse_time(entry.get("until")),
         reason=entry.get("reason"),
         query_hash=entry.get("queryHash"),
     )
+
+
+def _number(part: Mapping[str, Any], name: str, below: int, default: int | None = None) -> int:
+    number = int(part[name] if default is None else part.get(name, default))
+    if not 0 <= number < below:
+        raise ValueError(f"{name}: {number}")
+    return number
 
 
 def format_time(moment: datetime | None) -> str | None:
@@ -216,4 +230,6 @@ def parse_time(text: str | None) -> datetime | None:
     moment = datetime.fromisoformat(text)
     if moment.tzinfo is None:
         raise ValueError(f"a time without a zone: {text}")
+    if moment.year not in _YEARS:
+        raise ValueError(f"a time that no clock shows: {text}")
     return moment

@@ -97,6 +97,8 @@ def _job(
     metadata = _mapping(template, "metadata")
     if template["metadata"] is not metadata:
         raise TargetError("InvalidTemplate", "spec.job.template.metadata: must be a mapping")
+    # In a template that was copied from a Job. A dry run takes it, a create never does.
+    metadata.pop("resourceVersion", None)
     metadata |= {
         "name": job_name(owner.name, launch_id),
         "namespace": owner.namespace,

@@ -10,6 +10,7 @@ from typing import Any
 from scannerjob.apiserver import is_older
 from scannerjob.model.ledger import parse_time
 from scannerjob.model.row import MAX_KEY_BYTES
+from scannerjob.model.spec import API_GROUP, KIND
 from scannerjob.targets.job.names import ATTEMPT, KEY, LAUNCH, NAME, SCANNERJOB, UID, job_name
 
 _ENDS = ("Complete", "Failed")
@@ -19,8 +20,8 @@ _ENDS = ("Complete", "Failed")
 class JobView:
     """A Job that is labelled as one of ours.
 
-    `owner` is the UID of the object that controls it, if its name is the one that this object gives
-    to the Job of this launch: one that a person copied has another. `end` is its final condition's
+    `owner` is the UID of the ScannerJob that controls it, if its name is the one that this gives to
+    the Job of this launch: one that a person copied has another. `end` is its final condition's
     type, set when no pod of it runs any more; `reason` is that condition's or, before the end, that
     of what it is coming to. `ending`: it has failed or a pod of it was deleted, but
     that pod has not ended. `pods` says whether any pod was ever made.
@@ -82,7 +83,7 @@ def view(job: Mapping[str, Any]) -> JobView:
         attempt=_number(annotations.get(ATTEMPT)),
         created=created,
         end=end["type"] if end else None,
-        changed=parse_time(told.get("lastTransitionTime")) or created,
+        changed=_time(told.get("lastTransitionTime")) or created,
         reason=told.get("reason") or told.get("type") or "",
         ending=not end and bool(told or status.get("terminating")),
         suspended=bool(spec.get("suspend")),
@@ -101,9 +102,24 @@ def _condition(status: Mapping[str, Any], *types: str) -> Mapping[str, Any] | No
 def _owner(metadata: Mapping[str, Any], launch: str) -> str | None:
     owners = metadata.get("ownerReferences") or ()
     controller = next((each for each in owners if each.get("controller")), None)
-    if controller is None or metadata["name"] != job_name(controller.get("name", ""), launch):
+    if controller is None or not launch or not _is_scannerjob(controller):
+        return None
+    if metadata["name"] != job_name(controller.get("name", ""), launch):
         return None
     return str(controller["uid"])
+
+
+def _is_scannerjob(owner: Mapping[str, Any]) -> bool:
+    group, _, _ = owner.get("apiVersion", "").partition("/")
+    return bool(group == API_GROUP and owner.get("kind") == KIND)
+
+
+def _time(text: str | None) -> datetime | None:
+    """A time that whoever may write the status wrote; the API server takes the year 0 too."""
+    try:
+        return parse_time(text)
+    except ValueError:
+        return None
 
 
 def _number(text: str | None) -> int:
