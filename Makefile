@@ -13,8 +13,8 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 LINTED := $(wildcard operator/scannerjob tests tests/setup/servers benchmarks examples)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-unit test-services test-cluster test-chart lint format bench sbom audit \
-	clean runtime dev servers control-plane helm constraints
+.PHONY: help demo test test-unit test-services test-cluster test-chart lint format bench prove \
+	sbom audit clean runtime dev servers control-plane helm constraints
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -51,6 +51,10 @@ format: $(DEV) ## Format the code and repair what can be repaired
 
 bench: servers control-plane helm ## Measure speed and memory, with the naive way beside each figure
 	@$(BIN)/python -m benchmarks
+
+prove: servers control-plane ## Try to break the promises for hours; goes on where docs/proof ends
+	@$(BIN)/python -m tests.model.explore
+	@$(BIN)/python -m tests.model.prove
 
 sbom: $(DEV) ## Write the software bill of materials of the image to dist/sbom.json
 	@$(BIN)/python tests/setup/sbom.py dist/sbom.json
