@@ -13,8 +13,8 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 LINTED := $(wildcard operator/scannerjob tests tests/setup/servers benchmarks examples)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-unit test-services test-cluster test-chart lint format prove bench clean \
-	runtime dev servers control-plane helm constraints
+.PHONY: help demo test test-unit test-services test-cluster test-security test-chart lint format bench prove \
+	soak sbom audit clean runtime dev servers control-plane helm constraints
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -22,7 +22,7 @@ help: ## List the targets
 demo: $(RUNTIME) ## Show ScannerJob at work, on embedded parts, in about a minute
 	@$(BIN)/scannerjob demo
 
-test: lint servers control-plane helm ## Check everything: lint, types and all tiers of tests
+test: lint audit servers control-plane helm ## Check everything: lint, types and all tiers of tests
 	@echo "Running all tests, three at a time: each third has servers of its own"
 	@$(BIN)/pytest --numprocesses=3 --dist=worksteal
 
@@ -52,12 +52,19 @@ format: $(DEV) ## Format the code and repair what can be repaired
 	@$(BIN)/ruff format $(LINTED)
 	@$(BIN)/ruff check --fix $(LINTED)
 
-prove: servers control-plane helm ## Try to break every promise, for hours; goes on where it ended
-	@echo "Killing operators, at each place that a comment in the code names and at random"
-	@$(BIN)/python -m tests.crash prove
-
 bench: servers control-plane helm ## Measure speed and memory, with the naive way beside each figure
 	@$(BIN)/python -m benchmarks
+
+prove: servers control-plane helm ## Try to break the promises for hours; goes on where docs/proof ends
+	@$(BIN)/python -m tests.model.explore
+	@$(BIN)/python -m tests.model.prove
+	@$(BIN)/python -m tests.crash prove
+
+sbom: $(DEV) ## Write the software bill of materials of the image to dist/sbom.json
+	@$(BIN)/python tests/setup/sbom.py dist/sbom.json
+
+audit: $(DEV) ## Ask whether any pinned package has a known vulnerability
+	@$(BIN)/python tests/setup/audit.py
 
 clean: ## Remove what was installed and cached here (not what was built into ~/.cache)
 	@rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist

@@ -1,20 +1,24 @@
-"""A small model of two operators, explored in every order: the real decision, an abstract world.
+"""A small model of two operators: the real decision, an abstract world, and all that may happen.
 
 An operator's cycle is four steps (read and observe, query, decide and write, send), with anything
 in between: the other operator, workers, time, a crash. A read that is stale is a read after which
 the other operator was quicker, and a process that freezes is one that time passes by; neither needs
 a step of its own. What may go wrong (crashes, lost replies, refused, lost and late sends) and how
 often time passes is bounded, or there would be no end.
+
+A query gives its rows in any order, and the sends of a claim go out in any order, so that no row
+differs from another but by what became of it. Times count from the present, which is NOW: a state
+in which nothing has changed is the same state.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from typing import Any
+from itertools import count, islice, permutations
+from typing import Any, NamedTuple
 
 from scannerjob.model.facts import (
     Decision,
@@ -25,13 +29,13 @@ from scannerjob.model.facts import (
     Send,
     TargetTraits,
 )
-from scannerjob.model.ledger import Ledger, Phase
+from scannerjob.model.ledger import Item, Ledger, Phase
 from scannerjob.model.limits import LATEST_SEND, SEND_WITHIN
 from scannerjob.model.reading import keys_to_look_up, rows_to_read, to_supersede
 from scannerjob.model.row import Row, Rows
 from scannerjob.model.spec import ScannerJobSpec, parse_spec
 
-START = datetime(2030, 1, 1, tzinfo=UTC)
+NOW = datetime(2030, 1, 1, tzinfo=UTC)
 RESEND_WITHIN = timedelta(hours=23)
 Decide = Callable[[ScannerJobSpec, Ledger, Facts, datetime, Callable[[], str]], Decision]
 
@@ -50,6 +54,7 @@ class Model:
     lifetime: bool
     rows: int = 2
     cap: int = 1
+    attempts: int = 2
     faults: int = 1
     spells: tuple[int, ...] = (6, 40, 140)
     waits: int = 2
@@ -68,7 +73,7 @@ class Model:
             "database": secret,
             "query": "SELECT 1",
             "concurrency": self.cap,
-            "retry": {"attempts": 2, "backoff": "0s"},
+            "retry": {"attempts": self.attempts, "backoff": "0s"},
         }
         if self.jobs:
             return parse_spec(document | {"job": {"template": {}}})
@@ -82,8 +87,7 @@ class Model:
         return TargetTraits(self.outcomes, RESEND_WITHIN if self.idempotent else None)
 
 
-@dataclass(frozen=True)
-class Message:
+class Message(NamedTuple):
     """A message on the broker, or the execution it became: queued, running, done or gone."""
 
     id: str
@@ -94,8 +98,7 @@ class Message:
     result: Fact | None = None
 
 
-@dataclass(frozen=True)
-class Sending:
+class Sending(NamedTuple):
     """A send that was claimed: on its way in a process, or still in the network."""
 
     id: str
@@ -105,22 +108,20 @@ class Sending:
     until: datetime
 
 
-@dataclass(frozen=True)
-class Operator:
+class Operator(NamedTuple):
     """A process between two steps of its cycle, with what it read and what it remembers."""
 
     step: str = "read"
     ledger: Ledger | None = None
     current: bool = False  # nobody wrote since it read
-    read_at: datetime = START
+    read_at: datetime = NOW
     seen: tuple[tuple[str, Observation], ...] = ()
     rows: tuple[str, ...] = ()
     sends: tuple[Sending, ...] = ()
     reports: tuple[tuple[str, Report], ...] = ()
 
 
-@dataclass(frozen=True)
-class State:
+class State(NamedTuple):
     """Everything there is."""
 
     ledger: Ledger
@@ -131,7 +132,6 @@ class State:
     superseded: frozenset[str] = frozenset()
     closed: frozenset[str] = frozenset()
     done: frozenset[str] = frozenset()
-    now: datetime = START
     faults: int = 0
     waits: int = 0
 
@@ -139,82 +139,16 @@ class State:
 Step = tuple[str, State]
 
 
-def explore(model: Model, limit: int) -> int:
-    """Visit every state, breadth first, up to `limit` of them; gives how many were visited.
-
-    Raises Broken with the shortest way to the first state that breaks a promise.
-    """
-    first = State(Ledger(query_hash="q", endpoints=_ENDPOINTS), (True,) * model.rows)
-    came_from: dict[int, tuple[int, str] | None] = {_identity(first): None}
-    todo = deque([first])
-    while todo and len(came_from) < limit:
-        state = todo.popleft()
-        here = _identity(state)
-        try:
-            for name, step in _steps(model, state):
-                after = _without_ended(step)
-                there = _identity(after)
-                if there not in came_from:
-                    came_from[there] = (here, name)
-                    todo.append(after)
-        except Broken as broken:
-            raise Broken("\n".join([str(broken), *_way(came_from, here)])) from None
-    return len(came_from)
+ENDPOINTS = {"broker": "b"}
 
 
-_ENDPOINTS = {"broker": "b"}
+def begin(model: Model) -> State:
+    """All rows match, and nothing was launched."""
+    return State(Ledger(query_hash="q", endpoints=ENDPOINTS), (True,) * model.rows)
 
 
-def _identity(state: State) -> int:
-    """A number for what matters of a state; which operator is which does not."""
-    operators = frozenset(
-        (_ledger(each.ledger), each.step, each.current, each.read_at, *_memory(each))
-        for each in state.operators
-    )
-    rest = tuple(getattr(state, name) for name in _PARTS)
-    return hash((_ledger(state.ledger), operators, rest))
-
-
-def _memory(operator: Operator) -> tuple[object, ...]:
-    return operator.seen, operator.rows, operator.sends, operator.reports
-
-
-def _without_ended(state: State) -> State:
-    """The state without what can no longer matter: messages that ended, and ids nobody knows."""
-    known = _known_ids(state)
-    messages = tuple(m for m in state.messages if m.id in known or _is_live(state, m))
-    return replace(
-        state,
-        messages=messages,
-        superseded=state.superseded & known,
-        closed=state.closed & known,
-    )
-
-
-def _known_ids(state: State) -> frozenset[str]:
-    ids = [item.id for item in state.ledger.items] + [each.id for each in state.late]
-    for each in state.operators:
-        ids += [item.id for item in each.ledger.items] if each.ledger else []
-        ids += [sending.id for sending in each.sends] + [i for i, _ in each.reports]
-    return frozenset(ids)
-
-
-_PARTS = ("pending", "messages", "late", "superseded", "closed", "done", "now", "faults", "waits")
-
-
-def _ledger(ledger: Ledger | None) -> object:
-    return ledger and (ledger.items, ledger.last_settled)
-
-
-def _way(came_from: dict[int, tuple[int, str] | None], here: int) -> list[str]:
-    steps: list[str] = []
-    while (link := came_from[here]) is not None:
-        here, name = link
-        steps.append(name)
-    return [f"{n + 1:3} {name}" for n, name in enumerate(reversed(steps))]
-
-
-def _steps(model: Model, state: State) -> Iterator[Step]:
+def steps(model: Model, state: State) -> Iterator[Step]:
+    """All that may happen next."""
     for n, operator in enumerate(state.operators):
         for name, after in _STEPS[operator.step](model, state, n):
             yield f"operator {n}: {name}", after
@@ -223,28 +157,27 @@ def _steps(model: Model, state: State) -> Iterator[Step]:
     yield from _worker_steps(model, state)
     for index, sending in enumerate(state.late):
         rest = state.late[:index] + state.late[index + 1 :]
-        if state.now <= sending.until:
-            yield (
-                f"a late send of {sending.id} arrives",
-                _put(model, replace(state, late=rest), sending),
-            )
+        yield (
+            f"a late send of {sending.id} arrives",
+            _put(model, state._replace(late=rest), sending),
+        )
     if state.faults < model.faults:
         for key in _pending(state):
             yield f"row {key} leaves", _fault(_left(state, key))
     if state.waits < model.waits:
         for seconds in model.spells:
-            now = state.now + timedelta(seconds=seconds)
-            yield f"{seconds} s pass", _time_limits(replace(state, now=now, waits=state.waits + 1))
+            later = _later(state, timedelta(seconds=seconds))
+            yield f"{seconds} s pass", _time_limits(later._replace(waits=state.waits + 1))
 
 
 def _with(state: State, n: int, operator: Operator) -> State:
     operators = list(state.operators)
     operators[n] = operator
-    return replace(state, operators=tuple(operators))
+    return state._replace(operators=tuple(operators))
 
 
 def _fault(state: State) -> State:
-    return replace(state, faults=state.faults + 1)
+    return state._replace(faults=state.faults + 1)
 
 
 # The cycle.
@@ -253,12 +186,11 @@ def _fault(state: State) -> State:
 def _read(model: Model, state: State, n: int) -> Iterator[Step]:
     seen = () if model.query_first else _observe(model, state, state.ledger)
     rows = _pending(state) if model.query_first else ()
-    operator = replace(
-        state.operators[n],
+    operator = state.operators[n]._replace(
         step="query",
         ledger=state.ledger,
         current=True,
-        read_at=state.now,
+        read_at=NOW,
         seen=seen,
         rows=rows,
     )
@@ -292,16 +224,16 @@ def _query(model: Model, state: State, n: int) -> Iterator[Step]:
     assert operator.ledger is not None
     seen = _observe(model, state, operator.ledger) if model.query_first else operator.seen
     rows = operator.rows if model.query_first else _pending(state)
-    asked = replace(operator, step="write", seen=seen, rows=rows)
-    ids = to_supersede(model.spec, operator.ledger, _facts(model, asked), state.now)
+    asked = operator._replace(step="write", seen=seen, rows=rows)
+    ids = to_supersede(model.spec, operator.ledger, _facts(model, asked), NOW)
     if not ids or not model.idempotent or model.jobs:
         yield "queries", _with(state, n, asked)
         return
     landed = {message.id for message in state.messages}
     said = tuple((i, Observation(Fact.ACCEPTED if i in landed else Fact.SUPERSEDED)) for i in ids)
     superseded = state.superseded | (set(ids) - landed)
-    after = replace(asked, seen=(*(s for s in seen if s[0] not in ids), *said))
-    yield "queries and supersedes", replace(_with(state, n, after), superseded=superseded)
+    after = asked._replace(seen=(*(s for s in seen if s[0] not in ids), *said))
+    yield "queries and supersedes", _with(state, n, after)._replace(superseded=superseded)
 
 
 def _facts(model: Model, operator: Operator) -> Facts:
@@ -309,7 +241,7 @@ def _facts(model: Model, operator: Operator) -> Facts:
     facts = Facts(
         traits=model.traits,
         query_hash="q",
-        endpoints=_ENDPOINTS,
+        endpoints=ENDPOINTS,
         read_at=operator.read_at,
         observations=dict(operator.seen),
         rows=None,
@@ -325,52 +257,83 @@ def _facts(model: Model, operator: Operator) -> Facts:
 
 
 def _write(model: Model, state: State, n: int) -> Iterator[Step]:
-    operator, spec = state.operators[n], model.spec
+    operator = state.operators[n]
     if not operator.current and not model.ignore_conflicts:
         yield "loses its write", _with(state, n, Operator(reports=operator.reports))
         return
-    taken = _known_ids(state) | {message.id for message in state.messages}
-    ids = (f"{n}" for n in range(100) if f"{n}" not in taken)
+    decided = _decisions(model, state, operator)
+    for decision in {frozenset(each.ledger.items): each for each in decided}.values():
+        yield from _write_down(model, state, n, decision)
+
+
+def _decisions(model: Model, state: State, operator: Operator) -> Iterator[Decision]:
+    """What is decided, in whatever order the query gave its rows and the ledger has its items."""
+    assert operator.ledger is not None
+    taken = known_ids(state) | {message.id for message in state.messages}
+    free = tuple(islice((f"{n}" for n in count() if f"{n}" not in taken), model.rows))
+    remembered = {item.key for item in operator.ledger.items}
+    new = [key for key in operator.rows if key not in remembered]
+    old = [key for key in operator.rows if key in remembered]
+    for items in _orders(operator.ledger.items):
+        for first in permutations(new):
+            ledger = replace(operator.ledger, items=items)
+            asked = operator._replace(ledger=ledger, rows=(*old, *first))
+            yield _decided(model, asked, free)
+
+
+def _orders(items: tuple[Item, ...]) -> Iterator[tuple[Item, ...]]:
+    """Their order matters only to rows that wait for the same slot."""
+    waiting = sum(item.phase is Phase.WAITING for item in items)
+    return permutations(items) if waiting > 1 else iter([items])
+
+
+def _decided(model: Model, operator: Operator, free: tuple[str, ...]) -> Decision:
+    ids = iter(free)
     facts, ledger = _facts(model, operator), operator.ledger
     assert ledger is not None
-    decision = model.decide(spec, ledger, facts, state.now, lambda: next(ids))
-    sends = tuple(_sending(send, state.now) for send in decision.sends)
+    return model.decide(model.spec, ledger, facts, NOW, lambda: next(ids))
+
+
+def _write_down(model: Model, state: State, n: int, decision: Decision) -> Iterator[Step]:
+    operator = state.operators[n]
+    sends = tuple(_sending(send) for send in decision.sends)
     unsent = dict(operator.reports) | {
         send.id: Report(send.sends, Observation(Fact.NOT_SENT)) for send in sends
     }
     written = _judge_write(model, state, decision.ledger, len(sends))
-    done = replace(operator, ledger=None, seen=(), rows=(), current=False)
+    if not sends and written.ledger.items == state.ledger.items:
+        yield "has nothing to write", _with(state, n, Operator(reports=operator.reports))
     claimed = {item.id for item in decision.ledger.items if item.phase is Phase.CLAIMED}
     booked = tuple((i, report) for i, report in unsent.items() if i in claimed)
-    yield (
-        "writes",
-        _with(
-            written, n, replace(done, step="send" if sends else "read", sends=sends, reports=booked)
-        ),
-    )
+    step = "send" if sends else "read"
+    yield "writes", _with(written, n, Operator(step, sends=sends, reports=booked))
     if state.faults < model.faults:
-        unknown = replace(done, step="read", reports=tuple(unsent.items()))
+        unknown = Operator(reports=tuple(unsent.items()))
         yield "writes, but has no answer", _fault(_with(written, n, unknown))
         yield "writes in vain, and has no answer", _fault(_with(state, n, unknown))
 
 
-def _sending(send: Send, now: datetime) -> Sending:
+def _sending(send: Send) -> Sending:
     item = send.item
-    return Sending(item.id, item.key, item.sends, send.expires_at, now + SEND_WITHIN)
+    return Sending(item.id, item.key, item.sends, send.expires_at, NOW + SEND_WITHIN)
 
 
 def _send(model: Model, state: State, n: int) -> Iterator[Step]:
+    for sending in state.operators[n].sends:
+        yield from _send_one(model, state, n, sending)
+
+
+def _send_one(model: Model, state: State, n: int, sending: Sending) -> Iterator[Step]:
     operator = state.operators[n]
-    sending = operator.sends[0]
 
     def said(fact: Fact) -> State:
         report = (sending.id, Report(sending.sends, Observation(fact)))
-        rest = operator.sends[1:]
+        rest = tuple(each for each in operator.sends if each != sending)
         reports = tuple(r for r in operator.reports if r[0] != sending.id)
         step = "send" if rest else "read"
-        return _with(state, n, replace(operator, step=step, sends=rest, reports=(*reports, report)))
+        return _with(state, n, operator._replace(step=step, sends=rest, reports=(*reports, report)))
 
-    if state.now >= sending.until and not model.late_is_sent:
+    if sending.until <= NOW and not model.late_is_sent:
         yield f"is too late to send {sending.id}", said(Fact.NOT_SENT)
         return
     accepted = Fact.SUPERSEDED if sending.id in state.superseded else Fact.ACCEPTED
@@ -380,8 +343,8 @@ def _send(model: Model, state: State, n: int) -> Iterator[Step]:
         uncertain = _fault(said(Fact.UNCERTAIN))
         yield f"sends {sending.id}, unanswered", _put(model, uncertain, sending)
         yield f"sends {sending.id} in vain", uncertain
-        late = replace(sending, until=state.now + LATEST_SEND - SEND_WITHIN)
-        yield f"sends {sending.id}, late", replace(uncertain, late=(*state.late, late))
+        late = sending._replace(until=NOW + LATEST_SEND - SEND_WITHIN)
+        yield f"sends {sending.id}, late", uncertain._replace(late=(*state.late, late))
 
 
 _STEPS: dict[str, Callable[[Model, State, int], Iterator[Step]]] = {
@@ -400,10 +363,10 @@ def _put(model: Model, state: State, sending: Sending) -> State:
     if model.idempotent and (landed or sending.id in state.superseded):
         return state
     message = Message(sending.id, sending.key, sending.expires_at)
-    after = replace(state, messages=(*state.messages, message))
+    after = state._replace(messages=(*state.messages, message))
     if not _expired(after, message) and sending.id in state.closed:
         raise Broken(f"a message of {sending.id} arrives after its slot was freed")
-    live = [each for each in after.messages if _is_live(after, each)]
+    live = [each for each in after.messages if is_live(after, each)]
     if len({each.key for each in live}) < len(live):
         raise Broken("two live launches of one row")
     if len(live) > model.cap:
@@ -412,10 +375,10 @@ def _put(model: Model, state: State, sending: Sending) -> State:
 
 
 def _expired(state: State, message: Message) -> bool:
-    return message.expires_at is not None and message.expires_at <= state.now
+    return message.expires_at is not None and message.expires_at <= NOW
 
 
-def _is_live(state: State, message: Message) -> bool:
+def is_live(state: State, message: Message) -> bool:
     if not state.pending[_row(message.key)]:
         return False
     waits = message.state == "queued" and not _expired(state, message)
@@ -431,7 +394,7 @@ def _worker_steps(model: Model, state: State) -> Iterator[Step]:
         if message.state == "queued":
             yield f"a worker takes {message.id}", _taken(state, n)
         elif message.state == "running":
-            after = replace(_left(state, message.key), done=state.done | {message.key})
+            after = _left(state, message.key)._replace(done=state.done | {message.key})
             yield f"{message.id} commits", _as(after, n, state="done")
             yield f"{message.id} fails", _as(state, n, state="gone", result=Fact.FAILED)
             told = Fact.FAILED if model.jobs else None
@@ -443,7 +406,7 @@ def _worker_steps(model: Model, state: State) -> Iterator[Step]:
 def _left(state: State, key: str) -> State:
     pending = list(state.pending)
     pending[_row(key)] = False
-    return replace(state, pending=tuple(pending))
+    return state._replace(pending=tuple(pending))
 
 
 def _taken(state: State, n: int) -> State:
@@ -452,22 +415,74 @@ def _taken(state: State, n: int) -> State:
         return _as(state, n, state="gone", result=Fact.NOT_STARTED)
     if message.key in state.done:
         raise Broken(f"{message.id} does a finished row again")
-    return _as(state, n, state="running", started=state.now)
+    return _as(state, n, state="running", started=NOW)
 
 
 def _as(state: State, n: int, /, **fields: Any) -> State:
     messages = list(state.messages)
-    messages[n] = replace(messages[n], **fields)
-    return replace(state, messages=tuple(messages))
+    messages[n] = messages[n]._replace(**fields)
+    return state._replace(messages=tuple(messages))
+
+
+def _later(state: State, time: timedelta) -> State:
+    """All that has a time is so much older."""
+    return state._replace(
+        ledger=_later_ledger(state.ledger, time),
+        operators=tuple(_later_operator(each, time) for each in state.operators),
+        messages=tuple(
+            each._replace(expires_at=_ago(each.expires_at, time), started=_ago(each.started, time))
+            for each in state.messages
+        ),
+        late=tuple(_later_sending(each, time) for each in state.late),
+    )
+
+
+def _later_ledger(ledger: Ledger, time: timedelta) -> Ledger:
+    items = tuple(
+        replace(
+            item,
+            since=item.since - time,
+            claimed=_ago(item.claimed, time),
+            until=_ago(item.until, time),
+        )
+        for item in ledger.items
+    )
+    return replace(ledger, items=items, last_settled=_ago(ledger.last_settled, time))
+
+
+def _later_operator(operator: Operator, time: timedelta) -> Operator:
+    return operator._replace(
+        ledger=operator.ledger and _later_ledger(operator.ledger, time),
+        read_at=operator.read_at - time,
+        sends=tuple(_later_sending(each, time) for each in operator.sends),
+    )
+
+
+def _later_sending(sending: Sending, time: timedelta) -> Sending:
+    expires_at = _ago(sending.expires_at, time)
+    return sending._replace(expires_at=expires_at, until=sending.until - time)
+
+
+def _ago(moment: datetime | None, time: timedelta) -> datetime | None:
+    return moment and moment - time
 
 
 def _time_limits(state: State) -> State:
     for n, message in enumerate(state.messages):
         limit = timedelta(seconds=60) if message.expires_at else None
-        overdue = message.started and limit and message.started + limit <= state.now
+        overdue = message.started and limit and message.started + limit <= NOW
         if message.state in ("running", "done") and overdue:
             state = _as(state, n, state="gone", result=Fact.FAILED)
     return state
+
+
+def known_ids(state: State) -> frozenset[str]:
+    """The launches that a ledger or an operator knows of, or that are on their way."""
+    ids = [item.id for item in state.ledger.items] + [each.id for each in state.late]
+    for each in state.operators:
+        ids += [item.id for item in each.ledger.items] if each.ledger else []
+        ids += [sending.id for sending in each.sends] + [i for i, _ in each.reports]
+    return frozenset(ids)
 
 
 # The judge of writes.
@@ -489,9 +504,8 @@ def _judge_write(model: Model, state: State, ledger: Ledger, sends: int) -> Stat
         raise Broken("counters: launched is not succeeded + failed + lost + outstanding")
     # Counters begin anew with every write: else no two states were equal.
     bare = replace(ledger, launched=0, succeeded=0, failed=0, lost=0, last_launch=None)
-    others = tuple(replace(each, current=False) for each in state.operators)
-    return replace(
-        state,
+    others = tuple(each._replace(current=False) for each in state.operators)
+    return state._replace(
         ledger=bare,
         operators=others,
         closed=state.closed | left,
