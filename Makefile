@@ -13,7 +13,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 LINTED := $(wildcard operator/scannerjob tests tests/setup/servers benchmarks examples)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-unit test-services test-cluster test-chart lint format bench clean \
+.PHONY: help demo test test-unit test-services test-cluster test-chart lint format bench soak clean \
 	runtime dev servers control-plane helm constraints
 
 help: ## List the targets
@@ -51,6 +51,9 @@ format: $(DEV) ## Format the code and repair what can be repaired
 
 bench: servers control-plane helm ## Measure speed and memory, with the naive way beside each figure
 	@$(BIN)/python -m benchmarks
+
+soak: servers control-plane helm ## Run both ways for hours under load and faults: does anything grow?
+	@$(BIN)/python -m tests.soak
 
 clean: ## Remove what was installed and cached here (not what was built into ~/.cache)
 	@rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist
