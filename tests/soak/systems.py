@@ -116,9 +116,11 @@ class Standalone:
         new.replace(folder / "url")
 
     def statuses(self) -> Mapping[str, Status]:
-        """See System."""
-        with closing(sqlite3.connect(f"file:{self._state}?mode=ro", uri=True, timeout=30)) as state:
-            rows = list(state.execute("SELECT name, status FROM scannerjob_ledger"))
+        """See System; none before the process has made its table."""
+        with closing(sqlite3.connect(self._state, timeout=30)) as state:
+            tables = state.execute("SELECT 1 FROM sqlite_master WHERE name = 'scannerjob_ledger'")
+            query = "SELECT name, status FROM scannerjob_ledger"
+            rows = list(state.execute(query)) if tables.fetchone() else []
         return {name: json.loads(status) for name, status in rows}
 
 
