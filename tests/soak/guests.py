@@ -51,7 +51,7 @@ class Guests:
         seen_for: float,
         touched: Callable[[float, float], bool],
     ) -> None:
-        """Delete the one that is there, once its rows are done."""
+        """Delete the one that is there, once its rows are done and booked."""
         status = statuses.get(self._name, {})
         self.lane.tidy(status, seen_for, touched)
         if not self.present or self.lane.unbooked or not is_quiet(status):

@@ -32,8 +32,7 @@ WITH gone AS (DELETE FROM {schema}.item WHERE id = ANY(%s))
 DELETE FROM {schema}.execution WHERE item = ANY(%s)
 """
 _STRAYS = """
-SELECT execution.item FROM {schema}.execution LEFT JOIN {schema}.item ON item.id = execution.item
-WHERE item.id IS NULL
+DELETE FROM {schema}.execution WHERE item NOT IN (SELECT id FROM {schema}.item) RETURNING item
 """
 
 
@@ -50,7 +49,6 @@ class Books:
     """Of the rows that were finished, in the times of faults (`touched`) and in all others."""
 
     rows: int = 0
-    parked: int = 0
     succeeded: int = 0
     failed: int = 0
     touched: int = 0
@@ -74,13 +72,8 @@ class Lane:
         """Of the rows in the table: since when they are there, and how often they are to fail."""
 
     @property
-    def waiting(self) -> int:
-        """How many rows are neither done nor given up."""
-        return self.application.waiting()
-
-    @property
     def unbooked(self) -> int:
-        """How many rows are in the table."""
+        """How many rows are in the table: not done, or not booked yet."""
         return len(self._fails)
 
     def begin(self) -> None:
@@ -117,21 +110,24 @@ class Lane:
             ids = [row for row, *_ in finished]
             self._ask(database, _FORGET, ids, ids)
             strays = self._ask(database, _STRAYS)
-        for row, done, executions, successes in finished:
-            since, fails = self._fails.pop(row)
-            in_fault = touched(since, done or time.time())
-            self._book(row, fails, done is not None, executions, successes, in_fault)
+        for each in finished:
+            self._book(touched, *each)
         self.books.problems += [
             f"{self.name}: row {row} was executed after its end" for (row,) in strays
         ]
 
     def _book(
-        self, row: int, fails: int, done: bool, executions: int, successes: int, touched: bool
+        self,
+        touched: Callable[[float, float], bool],
+        row: int,
+        done: float | None,
+        executions: int,
+        successes: int,
     ) -> None:
+        since, fails = self._fails.pop(row)
         books = self.books
         books.rows += 1
-        books.parked += not done
-        if touched:
+        if touched(since, done or time.time()):
             books.touched += 1
             books.touched_executions += executions
             return

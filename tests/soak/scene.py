@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from tests.support.celery_worker import CeleryWorker
 from tests.support.kubelet import Kubelet
 from tests.support.pods import Fate, Pod
 
+GUESTS = "guests"
 # Rows a second.
 _RATES: Mapping[Kind, float] = {"redis": 0.7, "rabbitmq": 0.7, "job": 0.3}
 SETTINGS: Mapping[Kind, Setting] = {
@@ -75,46 +76,44 @@ class Scene:
 @contextmanager
 def scene(stage: Stage, folder: Path) -> Iterator[Scene]:
     """Everything but the systems is started."""
+    own = [Lane(stage.database_url, f"operator-{kind}", kind, _RATES[kind]) for kind in _RATES]
+    alone = [Lane(stage.database_url, f"run-{kind}", kind, _RATES[kind]) for kind in SETTINGS]
+    visited = Lane(stage.database_url, GUESTS, "redis", 0.0)
+    credentials = Credentials(stage)
+    cluster = Cluster(stage, folder)
+    standalone = Standalone(folder, [lane.document(NAMESPACE) for lane in alone])
+    lanes: dict[Lane, System] = dict.fromkeys(own, cluster)
+    lanes |= dict.fromkeys(alone, standalone)
     with ExitStack() as ends:
-        own = {kind: _lane(stage, f"operator-{kind}", kind) for kind in _RATES}
-        alone = {kind: _lane(stage, f"run-{kind}", kind) for kind in SETTINGS}
-        visited = Lane(stage.database_url, "guests", "redis", 0.0)
-        cluster = Cluster(stage, folder)
-        documents = [lane.document(NAMESPACE) for lane in alone.values()]
-        standalone = Standalone(folder, documents)
-        lanes: dict[Lane, System] = dict.fromkeys(own.values(), cluster)
-        lanes |= dict.fromkeys(alone.values(), standalone)
-        workers = [
-            ends.enter_context(stage.consuming(setting, broker, lane.name))
-            for kind, setting in SETTINGS.items()
-            for broker in [stage.new_broker(setting.broker)]
-            for lane in (own[kind], alone[kind], visited)
-        ]
-        credentials = Credentials(stage)
-        everywhere = [*lanes, visited]
-        kubelet = ends.enter_context(_kubelet(stage, everywhere))
-        guests = Guests(cluster, visited, credentials)
+        workers = [ends.enter_context(each) for each in _consuming(stage, [*lanes, visited])]
         made = Scene(
             stage=stage,
             credentials=credentials,
             cluster=cluster,
             standalone=standalone,
             lanes=lanes,
-            guests=guests,
-            kubelet=kubelet,
+            guests=Guests(cluster, visited, credentials),
+            kubelet=ends.enter_context(_kubelet(stage, [*lanes, visited])),
             workers=list(dict.fromkeys(workers)),
         )
         made.rotate("blue")
-        ends.callback(standalone.process.stop)
-        ends.callback(cluster.process.stop)
+        for system in made.systems:
+            ends.callback(system.process.stop)
         yield made
 
 
-def _lane(stage: Stage, name: str, kind: Kind) -> Lane:
-    return Lane(stage.database_url, name, kind, _RATES[kind])
+def _consuming(
+    stage: Stage, lanes: Sequence[Lane]
+) -> Iterator[AbstractContextManager[CeleryWorker]]:
+    """For each lane, workers of the kinds that it may need: guests are of all kinds."""
+    for kind, setting in SETTINGS.items():
+        broker = stage.new_broker(setting.broker)
+        for lane in lanes:
+            if lane.kind == kind or lane.name == GUESTS:
+                yield stage.consuming(setting, broker, lane.name)
 
 
-def _kubelet(stage: Stage, lanes: list[Lane]) -> Kubelet:
+def _kubelet(stage: Stage, lanes: Sequence[Lane]) -> Kubelet:
     """One whose pods do the work of the lane that they are of."""
     applications = {lane.application.schema: lane.application for lane in lanes}
 
