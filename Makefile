@@ -66,6 +66,9 @@ sbom: $(DEV) ## Write the software bill of materials of the image to dist/sbom.j
 audit: $(DEV) ## Ask whether any pinned package has a known vulnerability
 	@$(BIN)/python tests/setup/audit.py
 
+soak: servers control-plane helm ## Run both ways for hours under load and faults: does anything grow?
+	@$(BIN)/python -m tests.soak
+
 clean: ## Remove what was installed and cached here (not what was built into ~/.cache)
 	@rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist
 	@find operator tests -name __pycache__ -type d -prune -exec rm -rf {} +

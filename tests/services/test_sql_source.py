@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import resource
 import socket
 import threading
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+from psycopg.adapt import Loader
 from sqlalchemy import make_url
 
 from scannerjob.model.row import Presence, Rows
@@ -270,6 +272,16 @@ def test_the_database_refuses_what_the_parser_lets_through(
         assert failure(url, query).reason == "QueryFailed"
     rows = look(url, "SELECT id FROM pdf WHERE NOT done").keys
     assert len(rows) == 4
+
+
+def test_a_connection_that_is_closed_leaves_no_class_of_its_own(postgres_url: str) -> None:
+    query = "SELECT now() AS id"
+    look(postgres_url, query)
+    loaders = Loader.__subclasses__()
+    for _ in range(3):
+        look(postgres_url, query)
+    gc.collect()
+    assert Loader.__subclasses__() == loaders
 
 
 def test_a_function_that_writes_is_refused_by_postgresql(postgres_url: str) -> None:

@@ -108,6 +108,12 @@ class Kubelet:
         self._awake.set()
         self._look_at_all()
 
+    def forget(self) -> None:
+        """Remember no more of the pods that are gone: it may then run for days."""
+        for pod in self.pods():
+            if pod.reported == "Gone":
+                self._pods.pop(pod.uid, None)
+
     def end(self, name: str, end: End = SUCCEEDED) -> None:
         """The program of this pod ends now, and its node is not lost any more.
 

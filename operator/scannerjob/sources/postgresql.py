@@ -6,6 +6,7 @@ import os
 import re
 import socket
 from collections.abc import Collection, Iterator, Mapping
+from functools import cache
 from typing import Any
 
 import psycopg
@@ -143,6 +144,7 @@ def _load_times_leniently(connection: psycopg.Connection[Any], _: Any) -> None:
             connection.adapters.register_loader(oid, _lenient(strict))
 
 
+@cache  # psycopg keeps each class that it was ever given: one for each connection is a leak
 def _lenient(strict: type[Loader]) -> type[Loader]:
     class Lenient(psycopg.adapt.Loader):
         def __init__(self, oid: int, context: AdaptContext | None = None) -> None:
