@@ -15,13 +15,15 @@ from tests.harness.trial import NAME, Trial, port_of
 from tests.misoperations.changes import named
 from tests.misoperations.fields import DOWN, NEIGHBOURS_QUERY, good, merged
 from tests.misoperations.tls_proxy import TlsProxy
-from tests.proof.history import History, Row
+from tests.proof.history import Fault, History, Row
 from tests.support.api import ApiError
 from tests.support.certificates import Authority
 
 NEIGHBOUR = "neighbour"
 # There are always so many rows to do, which take between so many seconds.
 _FEWEST_ROWS, _MORE_ROWS = 9, 6
+# How long the operator takes to start, at most.
+_START = 120.0
 _LEAST_SECONDS, _MOST_SECONDS = 0.2, 2.0
 _WRONG_KIND = {
     "database": "redis://127.0.0.1:1/0",
@@ -127,10 +129,17 @@ class Scene(Trial):
 
     def start(self) -> None:
         """Start both, and wait until they work."""
+        begin = time.time()
         super().start()
         self.uids.append(self.get()["metadata"]["uid"])
         created = self.stage.api.create(self.collection, self._neighbour())
         self.neighbours_uid: str = created["metadata"]["uid"]
+        working = self.until(lambda: self._works(NAME) and self._works(NEIGHBOUR), _START)
+        assert working, f"they do not begin: {self.ready()}\n{self.logs()}"
+        self.faults.append(Fault("operator", begin, time.time()))
+
+    def _works(self, name: str) -> bool:
+        return bool(self.stage.api.get(f"{self.collection}/{name}")["status"].get("active"))
 
     def create(self) -> None:
         """Make the ScannerJob anew."""
@@ -266,7 +275,7 @@ def _at(url: str, host: str, port: int) -> bytes:
 def _with_wrong_password(url: str) -> bytes:
     parts = urlsplit(url)
     place = parts.netloc.rpartition("@")[2]
-    return parts._replace(netloc=f"{parts.username or ''}:wrong@{place}").geturl().encode()
+    return parts._replace(netloc=f"{parts.username or 'nobody'}:wrong@{place}").geturl().encode()
 
 
 __all__ = ["NEIGHBOUR", "Scene", "good_secret", "merged"]
