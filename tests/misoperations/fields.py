@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from tests.harness.setting import Target
-from tests.misoperations.changes import REMOVED, Change, Deed, Json, Outcome, Step, at, merged
+from tests.misoperations.changes import REMOVED, Change, Deed, Json, Outcome, Step, at
 
 READY, REFUSED, UNREADY = Outcome.READY, Outcome.REFUSED, Outcome.UNREADY
 HELD, SILENT = Outcome.HELD, Outcome.SILENT
@@ -34,7 +34,7 @@ def _common(target: Target) -> Iterator[Change]:
     yield from _queries()
     yield from _keys()
     yield from _durations("spec.interval", ready=("1s", "700ms"), too_short="499ms")
-    yield _taken("spec.interval", "1h", "for a day that never comes")
+    yield _taken("spec.interval", "1h", "longer than anybody waits")
     yield from _durations("spec.queryTimeout", ready=("5s",), too_short="0s")
     slow = {"query": _SLOW_QUERY, "queryTimeout": "500ms"}
     yield Change("spec.queryTimeout", "shorter than the query", slow, UNREADY, _HERE)
@@ -296,6 +296,3 @@ def good(target: Target, query: str = GOOD_QUERY) -> dict[str, Any]:
             "expires": "8s",
         },
     }
-
-
-__all__ = ["DOWN", "GOOD_QUERY", "NEIGHBOURS_QUERY", "good", "merged", "steps"]

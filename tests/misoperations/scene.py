@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from tests.harness.trial import NAME, Trial, port_of
 from tests.misoperations.changes import named
-from tests.misoperations.fields import DOWN, NEIGHBOURS_QUERY, good, merged
+from tests.misoperations.fields import DOWN, NEIGHBOURS_QUERY, good
 from tests.misoperations.tls_proxy import TlsProxy
 from tests.proof.history import Fault, History, Row
 from tests.support.api import ApiError
@@ -276,6 +276,3 @@ def _with_wrong_password(url: str) -> bytes:
     parts = urlsplit(url)
     place = parts.netloc.rpartition("@")[2]
     return parts._replace(netloc=f"{parts.username or 'nobody'}:wrong@{place}").geturl().encode()
-
-
-__all__ = ["NEIGHBOUR", "Scene", "good_secret", "merged"]

@@ -15,7 +15,7 @@ from tests.misoperations.run import is_right, run
 pytestmark = pytest.mark.timeout(900)
 
 # Into so many hands: the more there are, the fewer changes each has.
-HANDS = 24
+HANDS = 30
 
 
 @pytest.fixture(scope="module")
