@@ -145,6 +145,19 @@ class TestGivingUp:
 
         assert given_up(elsewhere) == []
 
+    @pytest.mark.parametrize("other", [{"broker": "other"}, {"resultBackend": "added"}])
+    def test_the_guard_is_asked_though_something_else_has_changed(
+        self, other: dict[str, str]
+    ) -> None:
+        over, moved = out(item("a", until=ago(1))), guarded(endpoints={**WITH_GUARD, **other})
+
+        assert given_up(moved, over) == ["id-a"]
+
+    def test_a_guard_that_was_only_now_added_supersedes_nothing(self) -> None:
+        orphan = ledger(item("a", CLAIMED, since=ago(60)))
+
+        assert given_up(guarded(rows(), observations={}), orphan) == []
+
 
 class TestSendingAgain:
     def test_what_is_forgotten_is_sent_again_under_its_id_and_counted(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from scannerjob.model.facts import Fact, Facts, Observation, TargetTraits
@@ -93,12 +94,23 @@ def to_supersede(spec: ScannerJobSpec, ledger: Ledger, facts: Facts, now: dateti
     those whose rows have left. Another broker or guard than the one they were claimed for knows
     nothing of them.
     """
-    if endpoint_changed(ledger, facts):
+    if _is_another(_superseding(ledger, facts), ledger, facts):
         return []
     if guarded(ledger, facts):
         over = _is_over if facts.rows is None else _has_left_unbegun
         return [item.id for item in ledger.outstanding if over(item, spec, facts, now)]
     return [item.id for item in ledger.outstanding if _orphan_that_left(item, facts, now)]
+
+
+def _superseding(ledger: Ledger, facts: Facts) -> Sequence[str]:
+    """The endpoints that supersede launches: a guard does, wherever their messages went."""
+    return ("guard",) if guarded(ledger, facts) else ("broker", "guard")
+
+
+def _is_another(names: Sequence[str], ledger: Ledger, facts: Facts) -> bool:
+    """Whether one of these endpoints is not that of the launches which are out."""
+    now, before = facts.endpoints, ledger.endpoints
+    return bool(before) and any(now.get(name) != before.get(name) for name in names)
 
 
 def _orphan_that_left(item: Item, facts: Facts, now: datetime) -> bool:

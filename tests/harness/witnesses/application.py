@@ -101,7 +101,6 @@ def record(call, *values):
             time.sleep(0.2)
 
 
-@app.task(bind=True, name="trial.work", max_retries=None)
 def work(self, item, trial):
     run, worker = str(uuid.uuid4()), f"{self.request.hostname}:{os.getpid()}"
     begin = f"SELECT {trial}.begin_work(%s, %s, %s, %s, %s)"
@@ -111,6 +110,10 @@ def work(self, item, trial):
         raise self.retry(countdown=0)
     if outcome == "failed":
         raise Failed(item)
+
+
+for name in ("trial.work", "trial.work_again"):
+    app.task(bind=True, name=name, max_retries=None)(work)
 """
 
 
