@@ -37,8 +37,12 @@ class World(ABC):
         """Have the lease of a launch that is running lapse."""
 
     @abstractmethod
+    def silence(self) -> None:
+        """Have the time of all announcements pass."""
+
+    @abstractmethod
     def forget_all(self) -> None:
-        """Lose every record, under a server that goes on."""
+        """Lose all that was written, under a server that goes on."""
 
     @abstractmethod
     def ended(self) -> list[str]:
@@ -351,6 +355,53 @@ class GuardStoreSuite:
             STARTS[start](world, start)
         assert store.renew([execution(start) for start in (*mine, *lost)], LEASE) == set(lost)
         assert all(runs(store, execution(start)) for start in mine)
+
+    def test_a_task_is_guarded_for_a_while_once_that_was_announced(self, world: World) -> None:
+        store, other = world.store(), world.other
+        assert not store.is_guarded("docs.pages")
+        other.announce(["docs.pages", "docs.words"], LEASE)
+        assert store.is_guarded("docs.pages")
+        assert store.is_guarded("docs.words")
+        assert not store.is_guarded("docs.Pages")
+        assert not store.is_guarded("docs")
+
+    def test_an_announcement_is_over_after_its_time(self, world: World) -> None:
+        store = world.store()
+        store.announce(["docs.pages", "docs.words"], LEASE)
+        world.silence()
+        assert not store.is_guarded("docs.pages")
+        store.announce(["docs.words", "docs.lines"], LEASE)
+        assert not store.is_guarded("docs.pages")
+        assert store.is_guarded("docs.words")
+        assert store.is_guarded("docs.lines")
+
+    def test_an_announcement_of_one_leaves_that_of_another(self, world: World) -> None:
+        store = world.store()
+        store.announce(["docs.pages"], LEASE)
+        world.other.announce(["docs.words"], LEASE)
+        world.other.announce([], LEASE)
+        assert store.is_guarded("docs.pages")
+        assert store.is_guarded("docs.words")
+
+    def test_an_announcement_that_was_forgotten_can_be_made_again(self, world: World) -> None:
+        store = world.store()
+        store.announce(["docs.pages"], LEASE)
+        world.forget_all()
+        assert not store.is_guarded("docs.pages")
+        store.announce(["docs.pages"], LEASE)
+        assert store.is_guarded("docs.pages")
+
+    def test_names_of_tasks_may_be_many_and_long_and_of_any_letters(self, world: World) -> None:
+        store = world.store()
+        names = [f"größe.{'x' * 300}.{number}" for number in range(MANY)]
+        for _ in range(2):
+            store.announce(names, LEASE)
+            assert all(store.is_guarded(name) for name in names[:: MANY // 4])
+
+    def test_many_may_announce_the_same_at_once(self, world: World) -> None:
+        names = [f"task {number}" for number in range(10)]
+        self.at_once(world, lambda store, _: store.announce(names, LEASE))
+        assert all(world.other.is_guarded(name) for name in names)
 
     def test_no_ids_are_no_trouble(self, world: World) -> None:
         store = world.store()

@@ -16,7 +16,7 @@ from redis import Redis
 from sqlalchemy import Engine, create_engine, text
 
 from scannerjob.worker.records import RETENTION, Record, State, Store
-from scannerjob.worker.redis_store import ENDED_CHANNEL, RedisStore, record_key
+from scannerjob.worker.redis_store import ENDED_CHANNEL, TASKS_KEY, RedisStore, record_key
 from scannerjob.worker.sql_engine import open_engine
 from scannerjob.worker.sql_store import SqlStore
 from scannerjob.worker.stores import open_store
@@ -33,6 +33,7 @@ PROCESSES = 6
 USES = 50
 # Of everything, so that what passes is not the load of the machine.
 TIMEOUT = 60.0
+_UNTIL = "SELECT until FROM scannerjob_launch_task"
 
 
 class MemoryWorld(World):
@@ -47,6 +48,9 @@ class MemoryWorld(World):
         until = self._store.records[launch].until
         assert until is not None
         self._now = max(self._now, until)
+
+    def silence(self) -> None:
+        self._now = max(self._store.announced.values())
 
     def forget_all(self) -> None:
         self._store.forget_all()
@@ -72,6 +76,10 @@ class RedisWorld(World):
     def lapse(self, launch: str) -> None:
         # Set, so that it need not be waited for.
         self.client.hset(record_key(launch), "until", 1)
+
+    def silence(self) -> None:
+        for name in self.client.zrange(TASKS_KEY, 0, -1):
+            self.client.zadd(TASKS_KEY, {str(name): 1})
 
     def forget_all(self) -> None:
         self.client.flushall()
@@ -108,8 +116,12 @@ class SqlWorld(World):
     def lapse(self, launch: str) -> None:
         self.run("UPDATE scannerjob_launch SET until = 1 WHERE id = :id", id=launch)
 
+    def silence(self) -> None:
+        self.run("UPDATE scannerjob_launch_task SET until = 1")
+
     def forget_all(self) -> None:
         self.run("DELETE FROM scannerjob_launch")
+        self.run("DELETE FROM scannerjob_launch_task")
 
     def ended(self) -> list[str]:
         return [launch for launch, _ in self.store().ended_since(0)]
@@ -117,6 +129,11 @@ class SqlWorld(World):
     def run(self, statement: str, **values: object) -> None:
         with self.engine.connect() as connection:
             connection.execute(text(statement), values)
+
+    def announced_until(self) -> int:
+        """When the only announcement is over."""
+        with self.engine.connect() as connection:
+            return int(connection.execute(text(_UNTIL)).scalar_one())
 
     def close(self) -> None:
         for store in self._stores:
@@ -172,6 +189,14 @@ class TestRedis(ServerSuite):
             ttl = world.client.ttl(record_key("a"))
             assert RETENTION - 60 < ttl <= RETENTION
             world.client.expire(record_key("a"), 100)
+
+    def test_nothing_is_left_of_announcements_that_are_over(self, world: RedisWorld) -> None:
+        store = world.store()
+        store.announce(["old"], LEASE)
+        assert 0 < world.client.ttl(TASKS_KEY) <= LEASE
+        world.silence()
+        store.announce(["new"], LEASE)
+        assert world.client.zrange(TASKS_KEY, 0, -1) == ["new"]
 
     def test_a_client_that_decodes_its_answers_will_do(self, world: RedisWorld) -> None:
         store = RedisStore(world.client)
@@ -230,6 +255,23 @@ class SqlSuite(ServerSuite):
         world.run("UPDATE scannerjob_launch SET kept = 1 WHERE id = 'old'")
         store.read([])
         assert store.read(["old", "new"]).records.keys() == {"new"}
+
+    def test_announcements_that_are_over_are_removed(self, world: SqlWorld) -> None:
+        store = world.store()
+        store.announce(["old"], LEASE)
+        world.silence()
+        store.announce(["new"], LEASE)
+        assert world.announced_until() > 1
+
+    def test_many_workers_that_announce_the_same_write_it_once(self, world: SqlWorld) -> None:
+        world.other.announce(["task"], LEASE)
+        world.run("UPDATE scannerjob_launch_task SET until = until - 5000")
+        before = world.announced_until()
+        world.store().announce(["task"], LEASE)
+        assert world.announced_until() == before
+        world.run("UPDATE scannerjob_launch_task SET until = until - 40000")
+        world.store().announce(["task"], LEASE)
+        assert world.announced_until() > before
 
     def test_a_row_that_is_read_is_kept(
         self, world: SqlWorld, monkeypatch: pytest.MonkeyPatch

@@ -143,7 +143,10 @@ def _looked(world: World, n: int) -> World:
 
 
 def _seen(model: Model, world: World, operator: Operator, seen: Observation | None) -> Operator:
-    """As the target has it: a record alone does not tell whether there is a message."""
+    """As the target has it: a record alone does not tell whether there is a message.
+
+    Workers have the guard here, and have said so.
+    """
     if seen is None or seen.fact is not Fact.ACCEPTED or model.queued_is_sent:
         return operator._replace(seen=seen, unplaced=None)
     if any(each.id == operator.item.id for each in world.queue if operator.item):

@@ -4,7 +4,7 @@
 # mypy: allow-untyped-calls
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import replace
 from threading import Event
 
@@ -12,11 +12,12 @@ import pytest
 import redis
 
 from scannerjob.clock import boottime
-from scannerjob.model.facts import Fact, Send
+from scannerjob.model.facts import Fact, Observation, Send
 from scannerjob.model.ledger import Phase
 from scannerjob.ports import TargetError
 from scannerjob.targets.celery import Brokers, CeleryTarget
 from scannerjob.targets.celery import target as target_module
+from scannerjob.targets.celery.guard import Guard
 from scannerjob.targets.celery.redis_broker import RedisBroker
 from scannerjob.worker.records import Execution, State, Store
 from scannerjob.worker.stores import open_store
@@ -198,62 +199,118 @@ def test_what_nobody_has_begun_is_put_once_more_if_it_was_known_to_be_launched(
     assert client.llen("celery") == 2
 
 
-def test_a_launch_whose_message_is_nowhere_is_forgotten_after_a_while(
-    shared: CeleryTarget,
-    redis_url: str,
-    client: redis.Redis,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """As where a worker was killed that had taken it from the queue, and not begun it."""
-    lost, waits, ran = make_send(), make_send(), make_send()
-    launch(shared, [lost, ran])
-    assert client.rpop("celery")
-    assert client.rpop("celery")
-    store = open_store(redis_url)
-    store.claim(execution(ran), 600)
+Look = Callable[[CeleryTarget, Send], Awaitable[set[Fact]]]
+
+
+@pytest.fixture
+def look(monkeypatch: pytest.MonkeyPatch) -> Look:
+    """What a target knows of a launch, 10 seconds after the last look."""
     passed = 0.0
+    monkeypatch.setattr(target_module, "boottime", lambda: boottime() + passed)
 
-    async def seen() -> set[Fact]:
+    async def look(target: CeleryTarget, send: Send) -> set[Fact]:
         nonlocal passed
         passed += 10
-        monkeypatch.setattr(target_module, "boottime", lambda: boottime() + passed)
-        found = await observed(shared, ids_of([lost, ran]))
-        await background_done()
-        return {found[lost.item.id].fact}
-
-    async def scenario() -> None:
-        assert [await seen() for _ in range(3)] == [ACCEPTED] * 3
-        while (found := await seen()) == ACCEPTED:
-            assert passed < 120
-        assert found == {Fact.FORGOTTEN}
-        # It may be one of those that wait.
-        await shared.launch([waits], soon())
-        await seen()
-        assert await seen() == ACCEPTED
-
-    asyncio.run(scenario())
-    store.close()
-
-
-def test_a_launch_whose_message_is_nowhere_may_be_run_by_a_worker_without_the_guard(
-    shared: CeleryTarget, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    send, passed = make_send(), 0.0
-    launch(shared, [send])
-    assert client.rpop("celery")
-
-    async def seen() -> set[Fact]:
-        nonlocal passed
-        passed += 10
-        monkeypatch.setattr(target_module, "boottime", lambda: boottime() + passed)
-        found = facts(await observed(shared, ids_of([send])))
+        found = facts(await observed(target, ids_of([send])))
         await background_done()
         return found
 
+    return look
+
+
+@pytest.fixture
+def lost(shared: CeleryTarget, client: redis.Redis) -> Send:
+    """A launch whose message is gone, as that of a worker which was killed before it began it."""
+    send = make_send()
+    launch(shared, [send])
+    assert client.rpop("celery")
+    return send
+
+
+def test_a_launch_whose_message_is_nowhere_is_forgotten_after_a_while(
+    shared: CeleryTarget, redis_url: str, lost: Send, look: Look
+) -> None:
+    announce(redis_url)
+
     async def scenario() -> None:
-        assert [await seen() for _ in range(10)] == [ACCEPTED] * 10
+        assert [await look(shared, lost) for _ in range(3)] == [ACCEPTED] * 3
+        assert {Fact.FORGOTTEN} in [await look(shared, lost) for _ in range(5)]
+        # It may be one of those that wait.
+        await shared.launch([make_send()], soon())
+        await look(shared, lost)
+        assert await look(shared, lost) == ACCEPTED
 
     asyncio.run(scenario())
+
+
+def test_an_operator_that_begins_anew_need_not_have_seen_a_guard_at_work(
+    redis_url: str, lost: Send, look: Look
+) -> None:
+    announce(redis_url)
+
+    async def scenario() -> None:
+        another = opened(redis_url, guard=redis_url)
+        assert {Fact.FORGOTTEN} in [await look(another, lost) for _ in range(8)]
+
+    asyncio.run(scenario())
+
+
+def test_a_launch_whose_message_is_nowhere_may_be_run_by_a_worker_without_the_guard(
+    shared: CeleryTarget,
+    redis_url: str,
+    lost: Send,
+    look: Look,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    announce(redis_url, "docs.tasks.another")
+
+    async def scenario() -> None:
+        assert [await look(shared, lost) for _ in range(10)] == [ACCEPTED] * 10
+        announce(redis_url)
+        assert await look(shared, lost) == {Fact.FORGOTTEN}
+
+    asyncio.run(scenario())
+    assert caplog.text.count("that it guards the task docs.tasks.record") == 1
+
+
+def test_what_was_nowhere_before_the_guard_could_not_be_asked_may_run_by_now(
+    shared: CeleryTarget,
+    redis_url: str,
+    lost: Send,
+    look: Look,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    announce(redis_url)
+
+    async def fails(*_: object) -> Mapping[str, Observation]:
+        raise TargetError("GuardUnreachable", "away")
+
+    async def scenario() -> None:
+        assert [await look(shared, lost) for _ in range(3)] == [ACCEPTED] * 3
+        with monkeypatch.context() as outage:
+            outage.setattr(Guard, "read", fails)
+            with pytest.raises(TargetError, match="away"):
+                await look(shared, lost)
+        assert [await look(shared, lost) for _ in range(3)] == [ACCEPTED] * 3
+
+    asyncio.run(scenario())
+
+
+def test_giving_up_what_no_worker_with_a_guard_may_begin_is_warned_of(
+    guarded: CeleryTarget, worker: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second = make_sends(2)
+    for send in (first, second):
+        launch(guarded, [send])
+        asyncio.run(guarded.supersede(ids_of([send])))
+    assert caplog.text.count("is scannerjob.worker.install called in its app?") == 1
+
+
+def announce(store_url: str, task: str = "docs.tasks.record") -> None:
+    """As a worker that guards this task."""
+    store = open_store(store_url)
+    store.announce([task], 600)
+    store.close()
 
 
 def test_a_store_that_lost_a_record_is_not_believed_at_once(

@@ -1,6 +1,7 @@
 """The worker guard, on real workers: what is executed how often, and what is recorded of it."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -9,6 +10,7 @@ import pytest
 from scannerjob.worker.records import State
 from tests.support.guard_stage import LONG, GuardStage
 from tests.support.servers import RedisServer
+from tests.support.waiting import eventually
 
 
 @pytest.fixture
@@ -203,6 +205,18 @@ def test_records_may_be_in_a_database(
         psutil.Process(stage.pid(victim)).kill()
         assert stage.wait_until(victim, State.FAILED).reason == "its worker process died"
         assert stage.count(victim)["begin"] == 1
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads", "solo", "gevent"])
+def test_a_worker_announces_the_tasks_it_guards_before_it_has_any(
+    stage: GuardStage, pool: str
+) -> None:
+    assert not stage.is_guarded("work")
+    stage.worker(pool=pool)
+    # One that came before `install`, and one that came after the app was finalized.
+    for task in ("work", "told"):
+        eventually(partial(stage.is_guarded, task), timeout=60, message=f"{task} is announced")
+    assert not stage.is_guarded("unheard_of")
 
 
 def test_a_worker_whose_processes_would_be_unguarded_does_not_start(stage: GuardStage) -> None:

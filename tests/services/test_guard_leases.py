@@ -221,6 +221,7 @@ def test_where_no_process_can_be_started_a_thread_renews(stage: GuardStage) -> N
     launch = stage.send("work")
     stage.wait_for("begin", launch)
     assert stage.remaining(launch) <= 4
+    assert stage.is_guarded("work")
     _outlive_its_lease(stage, launch)
     stage.release()
     stage.wait_until(launch, State.DONE)

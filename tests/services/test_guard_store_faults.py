@@ -295,6 +295,8 @@ def _all_calls(store: Store) -> list[Callable[[], object]]:
     return [
         lambda: store.claim(SECOND, LEASE),
         lambda: store.renew([FIRST], LEASE),
+        lambda: store.announce(["task"], LEASE),
+        lambda: store.is_guarded("task"),
         lambda: store.register(["a"]),
         lambda: store.read(["a"]),
         lambda: store.supersede(["a"]),

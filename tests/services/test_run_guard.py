@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import redis
+from celery import Celery
 
 from scannerjob.demo.judge import Execution
 from tests.support.celery_worker import CeleryWorker
@@ -19,6 +20,8 @@ from tests.support.waiting import eventually
 pytestmark = pytest.mark.timeout(300)
 
 CAP = 4
+# The row of a task that the operator has not launched.
+ANOTHER = 99
 # A task that takes longer than all that a test waits for.
 FOR_EVER = 1000.0
 LEASES = 120.0
@@ -31,11 +34,11 @@ def site(tmp_path: Path, postgres_url: str) -> Iterator[Site]:
     site.close()
 
 
-def scanner(site: Site, broker: str, guard: str) -> Process:
+def scanner(site: Site, broker: str, guard: str, cap: int = CAP) -> Process:
     site.put_secret("app-broker", broker)
     site.put_secret("app-guard", guard)
     reference = {"urlSecretRef": {"name": "app-guard", "key": "url"}}
-    return site.scanner(site.scanner_job(concurrency=CAP, celery__guard=reference))
+    return site.scanner(site.scanner_job(concurrency=cap, celery__guard=reference))
 
 
 def running(site: Site, count: int) -> list[Execution]:
@@ -58,6 +61,11 @@ def assert_each_ran_once_but_for(site: Site, killed: list[Execution]) -> None:
     assert len(ended) == len(set(ended))
     unended = {run.task_id for run in site.executions() if run.ended is None}
     assert unended == {run.task_id for run in killed}
+
+
+def phases(site: Site) -> list[str]:
+    """Those of the ledger's items."""
+    return [each["phase"] for each in site.items()]
 
 
 @pytest.mark.parametrize("guard", ["redis_url", "mariadb_url"])
@@ -161,6 +169,45 @@ def test_a_worker_that_is_frozen_for_longer_than_its_lease_ends_nothing_when_it_
     assert first.ended > second.ended
     status = site.snapshot().status
     assert (status["launched"], status["lost"], status["succeeded"]) == (2, 1, 1)
+
+
+def test_what_a_killed_worker_had_in_store_is_sent_again_by_an_operator_that_begins_anew(
+    site: Site, redis_url: str
+) -> None:
+    """Its slot is the only one: no launch will ever be begun before this one is sent again."""
+    doomed = site.worker(redis_url, work=FOR_EVER, guard=redis_url, concurrency=1)
+    client = redis.Redis.from_url(redis_url)
+    with doomed:
+        with Celery(broker=redis_url, set_as_current=False) as app:
+            app.send_task("site.work", kwargs={"pdf_id": ANOTHER})
+        running(site, 1)
+        site.add_rows(1, 1)
+        with scanner(site, redis_url, redis_url, cap=1) as first:
+            eventually(lambda: phases(site) == ["Launched"], timeout=60)
+            eventually(lambda: client.hlen("unacked") and not client.llen("celery"), timeout=60)
+            first.kill()
+        doomed.kill()
+    with scanner(site, redis_url, redis_url, cap=1), site.worker(redis_url, guard=redis_url):
+        wait_done(site, 1)
+    client.close()
+    assert site.executed() == [1, ANOTHER]
+
+
+def test_what_may_be_run_by_a_worker_without_the_guard_is_never_sent_again(
+    site: Site, redis_url: str
+) -> None:
+    site.add_rows(1, 1)
+    with (
+        scanner(site, redis_url, redis_url, cap=2),
+        site.worker(redis_url, work=FOR_EVER, concurrency=3),
+    ):
+        running(site, 1)
+        eventually(lambda: "that it guards the task site.work" in site.logs(), timeout=LEASES)
+        # Whatever was sent again then would run before the next row: there is a process for each.
+        site.add_rows(2, 2)
+        running(site, 2)
+        assert site.executed() == [1, 2]
+        assert [each["sends"] for each in site.items()] == [1, 1]
 
 
 def test_rabbitmq_that_delivers_again_at_once_does_not_run_a_second_copy(

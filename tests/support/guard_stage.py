@@ -133,6 +133,10 @@ class GuardStage:
             message=f"{what} of {launch}, {times} times",
         )
 
+    def is_guarded(self, task: str) -> bool:
+        """Whether a worker has announced that it guards a task."""
+        return self._store.is_guarded(f"tasks.{task}")
+
     def record(self, launch: str) -> Record | None:
         """What the guard's store knows of a launch."""
         return self._store.read([launch]).records.get(launch)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from threading import Lock
 
@@ -18,12 +18,14 @@ class MemoryGuard:
         self._lock = Lock()
         self._starts = 1
         self.records: dict[str, Record] = {}
+        self.announced: dict[str, float] = {}
         self.ended: list[str] = []
 
     def forget_all(self) -> None:
         """Lose all records, as by FLUSHALL: the server goes on and says nothing of it."""
         with self._lock:
             self.records.clear()
+            self.announced.clear()
 
     def begin_anew(self, records: Mapping[str, Record] | None = None) -> None:
         """Start again with these records, an older state or none, under another identity."""
@@ -58,6 +60,14 @@ class MemoryGuard:
             if state is not State.QUEUED:
                 self.ended.append(execution.id)
             return True
+
+    def announce(self, tasks: Collection[str], duration: float) -> None:
+        with self._lock:
+            self.announced.update(dict.fromkeys(tasks, self._clock() + duration))
+
+    def is_guarded(self, task: str) -> bool:
+        with self._lock:
+            return self.announced.get(task, 0.0) > self._clock()
 
     def register(self, ids: Sequence[str]) -> Mapping[str, State]:
         with self._lock:

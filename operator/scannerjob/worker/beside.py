@@ -13,6 +13,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from scannerjob.worker import records
@@ -33,12 +35,13 @@ class Beside:
 
     The socket it listens on is the worker's: connections that are made while there is none wait
     for the next. So is its journal, which all processes that the worker forks keep locked. `store`
-    is the name of the store at `url`, without a password.
+    is the name of the store at `url`, without a password; `tasks` are the names that it announces.
     """
 
-    def __init__(self, url: str, store: str) -> None:
+    def __init__(self, url: str, store: str, tasks: Sequence[str]) -> None:
         self._url = url
         self._store = store
+        self._tasks = tasks
         self._journal: tuple[Path, int] | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -60,25 +63,19 @@ class Beside:
     def _start(self) -> None:
         if self._journal and not _is_open(*self._journal):
             self._journal = None
-        process = subprocess.Popen(
-            # With the very path of this process, so that it finds what is installed here.
-            [sys.executable, "-P", "-m", "scannerjob.worker.heartbeat"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            pass_fds=[self._listener.fileno(), *([self._journal[1]] if self._journal else [])],
-            # A terminal's signals are for the worker, which ends its tasks first.
-            start_new_session=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        )
+        with _in_memory(self._tasks) as tasks:
+            told = {
+                "url": self._url,
+                "lease": records.LEASE,
+                "beat": records.BEAT,
+                "listener": self._listener.fileno(),
+                "tasks": tasks,
+                "journal": self._journal and (str(self._journal[0]), self._journal[1]),
+            }
+            journal = [self._journal[1]] if self._journal else []
+            process = self._popen([self._listener.fileno(), tasks, *journal])
         self._process = process
         assert process.stdin
-        told = {
-            "url": self._url,
-            "lease": records.LEASE,
-            "beat": records.BEAT,
-            "listener": self._listener.fileno(),
-            "journal": self._journal and (str(self._journal[0]), self._journal[1]),
-        }
         try:
             process.stdin.write(json.dumps(told).encode() + b"\n")
             process.stdin.flush()
@@ -87,6 +84,18 @@ class Beside:
             process.kill()
             process.wait()
             raise
+
+    def _popen(self, descriptors: Sequence[int]) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            # With the very path of this process, so that it finds what is installed here.
+            [sys.executable, "-P", "-m", "scannerjob.worker.heartbeat"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            pass_fds=descriptors,
+            # A terminal's signals are for the worker, which ends its tasks first.
+            start_new_session=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        )
 
     def _await_start(self, process: subprocess.Popen[bytes]) -> None:
         assert process.stdout
@@ -114,6 +123,16 @@ class Beside:
         if self._process and self._process.stdin:
             with contextlib.suppress(OSError):
                 self._process.stdin.close()
+
+
+@contextmanager
+def _in_memory(tasks: Sequence[str]) -> Iterator[int]:
+    """A file of these: they may be more than a pipe takes before they are read."""
+    memory = os.memfd_create("scannerjob-guard")
+    with os.fdopen(memory, "w+", encoding="utf-8") as file:
+        json.dump(tasks, file)
+        file.seek(0)
+        yield memory
 
 
 def _open_journal(store: str) -> tuple[Path, int] | None:

@@ -7,6 +7,7 @@ import inspect
 import logging
 import os
 import sys
+from collections.abc import Sequence
 from typing import Any, get_args
 
 from scannerjob.worker.beside import Beside
@@ -21,6 +22,7 @@ from scannerjob.worker.launch import (
     undisturbed,
 )
 from scannerjob.worker.leases import End
+from scannerjob.worker.presence import keep_announcing
 from scannerjob.worker.records import HEADER, State
 from scannerjob.worker.stores import open_store
 
@@ -64,7 +66,7 @@ def _connect(app: Any, guard: Guard) -> None:
         if sender.app == app:
             _refuse_spawn(sender)
             guard_tasks()  # those, too, that came after the app was finalized
-            guard.start()
+            guard.start(sorted(app.tasks))
 
     def end_task(task: Any, retval: Any, state: str | None, **_: Any) -> None:
         guard.end(task, state, retval)
@@ -99,16 +101,21 @@ class Guard:
         self._heartbeats: Heartbeats | None = None
         os.register_at_fork(after_in_child=self._begin_anew)
 
-    def start(self) -> None:
-        """Start the process that sends heartbeats, before there are processes which need it."""
+    def start(self, tasks: Sequence[str]) -> None:
+        """Start the process that sends heartbeats, before there are processes which need it.
+
+        It announces `tasks`, those which this app guards by now.
+        """
         try:
-            Beside(self._url, str(self._store)).start()
+            Beside(self._url, str(self._store), tasks).start()
         except Exception as error:  # noqa: BLE001 - for whatever reason, there is another way
             _logger.warning(
                 "the guard's heartbeat process cannot be started, threads renew leases instead: "
                 "a task in one long call of C may lose its launch: %s",
                 error,
             )
+            # A store of its own: processes that are forked have nothing of what it does just then.
+            keep_announcing(open_store(self._url), tasks)
 
     def guard(self, task: Any) -> None:
         """Have this class of tasks ask before it starts. To do so again changes nothing."""

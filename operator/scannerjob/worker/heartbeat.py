@@ -3,7 +3,8 @@
 A thread of the worker could not: one call in C may hold all threads of its process. Each process of
 the worker that executes launches keeps a connection to this one. Once such a process has ended,
 what it held is written down as failed at once; while it is stopped, its leases lapse. What a whole
-worker held that has died on this machine is written down from its journal.
+worker held that has died on this machine is written down from its journal. It announces the tasks
+that the worker guards, too.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from typing import Any, BinaryIO
 
 from scannerjob.worker.clerk import Clerk
 from scannerjob.worker.leases import DIED, End, Leases
+from scannerjob.worker.presence import keep_announcing
 from scannerjob.worker.records import Execution, State
 from scannerjob.worker.stores import open_store
 
@@ -210,6 +212,8 @@ def main() -> None:
     clerk = Clerk(Path(told["journal"][0]), told["journal"][1]) if told["journal"] else None
     leases = Leases(store, told["lease"], told["beat"], clerk)
     listener = socket.socket(fileno=told["listener"])
+    with os.fdopen(told["tasks"], encoding="utf-8") as tasks:
+        keep_announcing(store, json.load(tasks))
     os.write(sys.stdout.fileno(), b".")
     Heartbeat(leases, listener, worker, clerk.left if clerk else list).run()
     if clerk and leases.idle:

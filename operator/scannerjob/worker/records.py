@@ -6,7 +6,7 @@ it is the store's own: neither a worker's clock nor the operator's is trusted.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -17,6 +17,8 @@ LEASE, BEAT = 15.0, 5.0
 THREAD_LEASE = 60.0
 # How long a record is kept after its last change, and after its last reading by the operator.
 RETENTION = 24 * 60 * 60.0
+# How long it is believed that a worker guards a task, since it has said so.
+ANNOUNCED = 180.0
 # The header that tells a launch of the operator from any other task: it holds the launch's id.
 HEADER = "scannerjob"
 
@@ -115,7 +117,18 @@ class Store(Protocol):
         """
         ...
 
+    def announce(self, tasks: Collection[str], duration: float) -> None:
+        """Have it known that a worker guards the tasks of these names.
+
+        For `duration` seconds, or for half of that if it was announced before.
+        """
+        ...
+
     # For the operator.
+
+    def is_guarded(self, task: str) -> bool:
+        """Whether a worker has announced that it guards the task of this name, and it holds yet."""
+        ...
 
     def register(self, ids: Sequence[str]) -> Mapping[str, State]:
         """Have a record of these, QUEUED if there is none; gives their states."""

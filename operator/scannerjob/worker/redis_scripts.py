@@ -1,7 +1,8 @@
 """The guard's rules as scripts for Redis; `records.Store` says what each of them is to do.
 
-Their keys are records; the first argument is for how many seconds a record is kept, the others are
-named at the top of each script.
+Their keys are records, but for the last two scripts, which are about the tasks that workers guard.
+The first argument is for how many seconds a record is kept, the others are named at the top of each
+script.
 """
 
 from __future__ import annotations
@@ -141,4 +142,20 @@ for place, key in ipairs(KEYS) do
   records[place] = contents(key)
 end
 return records
+"""
+
+# A sorted set of names, by when each announcement is over.
+ANNOUNCE = """
+local key, duration = KEYS[1], tonumber(ARGV[2])
+for place = 3, #ARGV do
+  redis.call('ZADD', key, now + duration, ARGV[place])
+end
+redis.call('ZREMRANGEBYSCORE', key, '-inf', now)
+redis.call('PEXPIRE', key, duration)
+"""
+
+IS_GUARDED = """
+local key, task = KEYS[1], ARGV[2]
+redis.call('ZREMRANGEBYSCORE', key, '-inf', now)
+return redis.call('ZSCORE', key, task) and 1 or 0
 """

@@ -1,4 +1,4 @@
-"""The guard's records in Redis or Valkey: one hash for each launch.
+"""The guard's records in Redis or Valkey: one hash for each launch, and a set of guarded tasks.
 
 Every method is one script, which is one round trip however many launches it is about. A change
 counts as made once the server that was asked has made it: what a failover or a restart without
@@ -9,7 +9,7 @@ is not supported, since one script reads the records of many launches.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import redis
@@ -22,6 +22,9 @@ from scannerjob.worker.redis_client import place
 
 ENDED_CHANNEL = "scannerjob:ended"
 """Where the id of a launch is published once an execution of it has ended."""
+
+TASKS_KEY = "scannerjob:tasks"
+"""The key of the names of the tasks that workers guard."""
 
 _logger = logging.getLogger(__name__)
 
@@ -48,6 +51,8 @@ class RedisStore:
         self._register = _Script(client, redis_scripts.REGISTER)
         self._read = _Script(client, redis_scripts.READ)
         self._supersede = _Script(client, redis_scripts.SUPERSEDE)
+        self._announce = _Script(client, redis_scripts.ANNOUNCE)
+        self._is_guarded = _Script(client, redis_scripts.IS_GUARDED)
         self._checked = False
 
     def __str__(self) -> str:
@@ -72,6 +77,14 @@ class RedisStore:
         wait = _milliseconds(delay) if state is State.RETRYING else ""
         arguments = execution.retries, execution.owner, state.value, reason, wait
         return bool(self._finish([execution.id], *arguments, ENDED_CHANNEL, execution.id))
+
+    def announce(self, tasks: Collection[str], duration: float) -> None:
+        """See Store."""
+        self._announce.on([TASKS_KEY], _milliseconds(duration), *tasks)
+
+    def is_guarded(self, task: str) -> bool:
+        """See Store."""
+        return bool(self._is_guarded.on([TASKS_KEY], task))
 
     def register(self, ids: Sequence[str]) -> Mapping[str, State]:
         """See Store."""
@@ -130,15 +143,20 @@ class RedisStore:
 
 
 class _Script:
-    """A script about the records of some launches; loaded where the server does not know it."""
+    """A script; loaded where the server does not know it."""
 
     def __init__(self, client: redis.Redis, script: str) -> None:
         self._script = client.register_script(redis_scripts.PRELUDE + script)
         self._pool = client.connection_pool
 
     def __call__(self, ids: Sequence[str], *arguments: str | int) -> Any:
+        """Run it on the records of these launches."""
+        return self.on([record_key(each) for each in ids], *arguments)
+
+    def on(self, keys: Sequence[str], *arguments: str | int) -> Any:
+        """Run it on these keys."""
         try:
-            return self._script([record_key(each) for each in ids], [int(RETENTION), *arguments])
+            return self._script(keys, [int(RETENTION), *arguments])
         except redis.ResponseError as error:
             # Of a script, not every version of Redis says it with an error of its own kind.
             if "read only replica" in str(error):

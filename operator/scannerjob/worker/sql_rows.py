@@ -39,6 +39,15 @@ def inserted(connection: Connection, table: Table, **values: Any) -> bool:
     return True
 
 
+def insert_absent(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write these, as far as nobody else has meanwhile."""
+    try:
+        connection.execute(insert(table), rows)
+    except IntegrityError:
+        for row in rows:
+            inserted(connection, table, **row)
+
+
 def rows_of(connection: Connection, ids: Sequence[str]) -> Sequence[Row[Any]]:
     """The rows of these launches, as far as there are any."""
     return connection.execute(select(launch).where(launch.c.id.in_(ids))).all()

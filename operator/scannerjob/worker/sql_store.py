@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeVar
 from uuid import uuid4
 
@@ -21,7 +21,6 @@ from sqlalchemy import (
     Update,
     and_,
     delete,
-    insert,
     literal_column,
     not_,
     null,
@@ -29,12 +28,20 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.sql import ColumnElement
 
 from scannerjob.worker.records import RETENTION, Execution, Reading, Record, State
+from scannerjob.worker.sql_announcements import announce, is_announced
 from scannerjob.worker.sql_engine import within
-from scannerjob.worker.sql_rows import inserted, look, record_of, rows_of, write
+from scannerjob.worker.sql_rows import (
+    insert_absent,
+    inserted,
+    look,
+    record_of,
+    rows_of,
+    write,
+)
 from scannerjob.worker.sql_tables import CLOCKS, SERVERS, create_tables, identity, launch
 
 _Result = TypeVar("_Result")
@@ -48,7 +55,7 @@ _is = launch.c
 
 
 class SqlStore:
-    """A `Store` in two tables, `scannerjob_launch*`, which the first call creates.
+    """A `Store` in three tables, `scannerjob_launch*`, which the first call creates.
 
     `engine` commits each statement by itself; see `open_engine`. No call takes more than `timeout`
     seconds. Times in the tables are milliseconds by the database's clock.
@@ -96,6 +103,15 @@ class SqlStore:
             return found is not None and _told(found) == wanted
 
         return self._ask(end)
+
+    def announce(self, tasks: Collection[str], duration: float) -> None:
+        """See Store. One statement, as long as others have announced the same."""
+        lasting = _milliseconds(duration)
+        self._ask(lambda connection: announce(connection, self._now, tasks, lasting))
+
+    def is_guarded(self, task: str) -> bool:
+        """See Store."""
+        return self._ask(lambda connection: is_announced(connection, self._now, task))
 
     def register(self, ids: Sequence[str]) -> Mapping[str, State]:
         """See Store."""
@@ -265,12 +281,7 @@ class SqlStore:
             "ended": ended,
             "kept": now + _KEPT,
         }
-        rows = [{"id": each, **same} for each in sorted(ids)]
-        try:
-            connection.execute(insert(launch), rows)
-        except IntegrityError:
-            for row in rows:
-                inserted(connection, launch, **row)
+        insert_absent(connection, launch, [{"id": each, **same} for each in sorted(ids)])
 
 
 def _given_back_by(execution: Execution) -> ColumnElement[bool]:

@@ -44,6 +44,13 @@ launch = Table(
     Column("ended", BigInteger, index=True),
     Column("kept", BigInteger, nullable=False, index=True),
 )
+# The tasks that workers guard. A name may be of any length and any letters: `task` is its digest.
+announcement = Table(
+    "scannerjob_launch_task",
+    _metadata,
+    Column("task", _token(64), primary_key=True),
+    Column("until", BigInteger, nullable=False),
+)
 # One row, as old as the tables.
 identity = Table(
     "scannerjob_launch_store",

@@ -56,6 +56,10 @@ class Guard:
         """Have a record of these, before they are sent to a broker that keeps none."""
         return await self._ask(lambda store: store.register(ids))
 
+    async def guards(self, task: str) -> bool:
+        """Whether a worker has said of late that it guards the task of this name."""
+        return await self._ask(lambda store: store.is_guarded(task))
+
     async def supersede(self, ids: Sequence[str]) -> Mapping[str, Observation]:
         """Give these up where nothing runs, so that whatever still comes of them does nothing."""
         records = await self._ask(lambda store: store.supersede(ids))

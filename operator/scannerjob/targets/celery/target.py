@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
@@ -26,8 +27,6 @@ log = logging.getLogger(__name__)
 _RESEND_WITHIN = RETENTION - timedelta(hours=1)
 # Seconds between two looks at the queue.
 _LOOK_EVERY, _AFTER_A_VAIN_LOOK = 10.0, 60.0
-# What only a worker with the guard tells.
-_BY_WORKERS = frozenset({Fact.RUNNING, Fact.STARTED, Fact.SUCCEEDED, Fact.FAILED})
 # A launch in these states needs no message.
 _NOT_TO_SEND = frozenset(State) - {State.QUEUED}
 
@@ -58,7 +57,7 @@ class CeleryTarget:
         self._watches = watches
         self._guard = guard
         self._view = guard.view() if guard else None
-        self._guard_works = False
+        self._seen_unguarded = False
         self._unplaced: dict[str, float] = {}
 
     @property
@@ -116,23 +115,29 @@ class CeleryTarget:
         self._look_at_queue()
         seen = await self._outcomes.read(list(ids)) if self._outcomes else {}
         if self._guard and self._view:
-            seen = _merged(seen, self._placed(await self._guard.read(list(ids), self._view)))
+            # What was seen before a reading that fails does not count any more.
+            unplaced, self._unplaced = self._unplaced, {}
+            by_guard = await self._guard.read(list(ids), self._view)
+            seen = _merged(seen, await self._placed(by_guard, unplaced))
         return Sightings(seen, backlog=self._backlog, hinted=any(hints))
 
-    def _placed(self, seen: Mapping[str, Observation]) -> dict[str, Observation]:
+    async def _placed(
+        self, seen: Mapping[str, Observation], unplaced: Mapping[str, float]
+    ) -> dict[str, Observation]:
         """What the guard told; of what waits for a worker, whether there is a message at all.
 
         One that a killed worker had taken from the queue, and not begun, comes back after the
-        broker's own timeout, an hour on Redis, or never. Where no guard was seen at work yet, it
-        may as well be run by a worker that has none.
+        broker's own timeout, an hour on Redis, or never. Where no worker says that it guards this
+        task, it may as well be run by one that has no guard. `unplaced` is since when launches were
+        in no queue.
         """
-        self._guard_works |= any(told.fact in _BY_WORKERS for told in seen.values())
         waiting = {each for each, told in seen.items() if told.fact is Fact.ACCEPTED}
         empty = self._backlog is not None and not self._backlog.waiting
-        nowhere = waiting if empty and self._guard_works else set()
         now = boottime()
-        self._unplaced = {each: self._unplaced.get(each, now) for each in nowhere}
+        self._unplaced = {each: unplaced.get(each, now) for each in waiting if empty}
         lost = {each for each, since in self._unplaced.items() if now - since > STEADY}
+        if lost and not await self._is_guarded():
+            lost = set()
         placed = {**seen, **{each: Observation(Fact.FORGOTTEN) for each in lost}}
         if not self._shares_records:
             # A record tells only that it was about to be sent.
@@ -196,19 +201,28 @@ class CeleryTarget:
         if not clear:
             return {}
         given_up = await self._guard.supersede(clear)
-        self._note_unguarded(given_up)
+        if any(seen.fact is Fact.SUPERSEDED for seen in given_up.values()):
+            # What was given up is to be known, whatever becomes of this question.
+            with contextlib.suppress(TargetError):
+                await self._is_guarded()
         return given_up
 
-    def _note_unguarded(self, given_up: Mapping[str, Observation]) -> None:
-        unbegun = sum(seen.fact is Fact.SUPERSEDED for seen in given_up.values())
-        if unbegun and not self._guard_works:
+    async def _is_guarded(self) -> bool:
+        """Whether a worker says that it guards this task; warns once if none does.
+
+        To be asked where launches were not begun: workers without the guard do not say so.
+        """
+        assert self._guard
+        guarded = await self._guard.guards(self._celery.task)
+        if not guarded and not self._seen_unguarded:
             log.warning(
-                "%s: %d launches are over, and no worker had told %s that it began them; is "
-                "scannerjob.worker.install called in the Celery app?",
+                "no worker has told %s that it guards the task %s; is scannerjob.worker.install "
+                "called in its app? Until one has, launches whose messages are lost are held",
+                self._guard.endpoint,
                 self._celery.task,
-                unbegun,
-                self._guard and self._guard.endpoint,
             )
+        self._seen_unguarded = not guarded
+        return guarded
 
     async def clean_up(self, outstanding: Collection[str], settled: Collection[Item]) -> None:
         """A task leaves nothing behind that is not its broker's or its backend's to remove."""
