@@ -9,6 +9,8 @@ import time
 from collections.abc import Hashable
 from types import TracebackType
 
+from scannerjob.model.printable import printable
+
 log = logging.getLogger(__name__)
 
 # A bug's traceback follows its line; a person's mistake never has one.
@@ -31,21 +33,25 @@ def hide(user: Hashable, *urls: str) -> None:
 
 
 class _OneLine(logging.Formatter):
-    """Keeps a message on its line, whatever a database or a broker wrote into it."""
+    """Keeps a message on its line, whatever a database or a broker wrote into it.
+
+    The lines of a traceback are indented, so that none of them is taken for another message.
+    """
 
     @staticmethod
     def converter(seconds: float | None) -> time.struct_time:
         return time.gmtime(seconds)
 
     def formatMessage(self, record: logging.LogRecord) -> str:
-        record.message = " ".join(record.message.split("\n"))
+        record.message = printable(" ".join(record.message.split("\n")))
         return super().formatMessage(record)
 
     def formatException(self, ei: logging._SysExcInfoType) -> str:
         from scannerjob.urls import scrub
 
         traceback = super().formatException(ei)
-        return scrub(traceback, *(url for urls in list(_hidden.values()) for url in urls))
+        scrubbed = scrub(traceback, *(url for urls in list(_hidden.values()) for url in urls))
+        return "\n".join(f"  {printable(line)}" for line in scrubbed.split("\n"))
 
 
 def set_up_logging(level: int = logging.INFO) -> None:
