@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import socket
 from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import timedelta
 from typing import Any
@@ -65,6 +63,7 @@ class PostgreSQL(Dialect):
             pool_size=dialects.KEPT_OPEN,
             max_overflow=dialects.POOL_SIZE - dialects.KEPT_OPEN,
             pool_recycle=dialects.RECYCLE_SECONDS,
+            pool_reset_on_return=None,
             hide_parameters=True,
             use_native_hstore=False,
             connect_args={
@@ -81,6 +80,7 @@ class PostgreSQL(Dialect):
             },
         )
         event.listen(engine, "connect", _load_leniently)
+        event.listen(engine, "reset", _leave_nothing)
         return engine
 
     def begin(self, connection: Connection, seconds: float, limit: int) -> None:
@@ -122,13 +122,9 @@ class PostgreSQL(Dialect):
             return "DatabaseUnreachable"
         return "QueryFailed" if state else None
 
-    def sever(self, connection: Any) -> None:
-        """Shut the socket down: a server that is gone without a word is waited for for ever."""
-        try:
-            with socket.socket(fileno=os.dup(connection.fileno())) as copy:
-                copy.shutdown(socket.SHUT_RDWR)
-        except (OSError, psycopg.Error):
-            return  # it is closed already
+    def socket(self, connection: Any) -> int:
+        """That of libpq."""
+        return int(connection.fileno())
 
     def key_types(self, values: Collection[Any], type_code: Any) -> Collection[type]:
         """None for types with several values of one text, or several texts of one value."""
@@ -136,6 +132,15 @@ class PostgreSQL(Dialect):
             return (str,)
         exact = type_code in _EXACT_TYPES or type_code >= _FIRST_USER_DEFINED_OID
         return super().key_types(values, type_code) if exact else ()
+
+
+def _leave_nothing(connection: psycopg.Connection[Any], *_: Any) -> None:
+    """End the transaction, and with it all settings; locks of a session outlast it.
+
+    One message, so that PgBouncer gives both to the session in which the query ran.
+    """
+    if not connection.closed:
+        connection.execute("ROLLBACK; SELECT pg_advisory_unlock_all()")
 
 
 def _load_leniently(connection: psycopg.Connection[Any], _: Any) -> None:
