@@ -10,6 +10,8 @@ from collections.abc import Hashable
 from types import TracebackType
 from typing import Any
 
+from scannerjob.model.printable import printable
+
 log = logging.getLogger(__name__)
 
 # A bug's traceback follows its line; a person's mistake never has one.
@@ -32,14 +34,17 @@ def hide(user: Hashable, *urls: str) -> None:
 
 
 class _OneLine(logging.Formatter):
-    """Keeps a message on its line, whatever a database or a broker wrote into it."""
+    """Keeps a message on its line, whatever a database or a broker wrote into it.
+
+    The lines of a traceback are indented, so that none of them is taken for another message.
+    """
 
     @staticmethod
     def converter(seconds: float | None) -> time.struct_time:
         return time.gmtime(seconds)
 
     def formatMessage(self, record: logging.LogRecord) -> str:
-        record.message = " ".join(record.message.split("\n"))
+        record.message = printable(" ".join(record.message.split("\n")))
         return super().formatMessage(record)
 
 
@@ -49,14 +54,16 @@ class _Record(logging.LogRecord):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         if self.exc_info:
-            self.exc_text = _without_passwords(logging.Formatter().formatException(self.exc_info))
+            self.exc_text = _as_shown(logging.Formatter().formatException(self.exc_info))
             self.exc_info = None
 
 
-def _without_passwords(traceback: str) -> str:
+def _as_shown(traceback: str) -> str:
+    """Without passwords, and indented: no line of it looks like one of the log."""
     from scannerjob.urls import scrub
 
-    return scrub(traceback, *(url for urls in list(_hidden.values()) for url in urls))
+    scrubbed = scrub(traceback, *(url for urls in list(_hidden.values()) for url in urls))
+    return "\n".join(f"  {printable(line)}" for line in scrubbed.split("\n"))
 
 
 def scrub_tracebacks() -> None:

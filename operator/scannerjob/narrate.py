@@ -10,6 +10,7 @@ from scannerjob.model.conditions import find
 from scannerjob.model.facts import Fact, Observation
 from scannerjob.model.ledger import Item, Ledger, Phase, format_time
 from scannerjob.model.notice import Notice
+from scannerjob.model.printable import printable
 from scannerjob.ports import Recorder, Ref, Snapshot
 
 log = logging.getLogger(__name__)
@@ -92,7 +93,7 @@ def _parked(parked: Sequence[Item]) -> Notice:
     more = f", and {len(parked) - _MAX_ROWS} more" if len(parked) > _MAX_ROWS else ""
     rows = "1 row is" if len(parked) == 1 else f"{len(parked)} rows are"
     message = f"{rows} out of attempts: {keys}{more}; last reason: {parked[-1].reason}"
-    return Notice("Warning", "RowsParked", message)
+    return Notice("Warning", "RowsParked", printable(message))
 
 
 def _ready(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Notice]:

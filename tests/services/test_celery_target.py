@@ -234,18 +234,18 @@ def test_one_result_that_is_garbage_hides_no_other(redis_url: str, client: redis
     assert seen == {"good": Observation(Fact.SUCCEEDED)}
 
 
-def test_a_thousand_outcomes_are_one_question(redis_url: str, client: redis.Redis) -> None:
+def test_a_thousand_outcomes_are_asked_for_at_once(redis_url: str, client: redis.Redis) -> None:
     target = opened(redis_url, redis_url)
     ids = [f"task-{number}" for number in range(1000)]
     client.mset({f"celery-task-meta-{each}": json.dumps({"status": "SUCCESS"}) for each in ids})
     told(target, ids)
     eventually(client.pubsub_numpat, message="events are listened to, which takes commands, too")
-    before = client.info("stats")["total_commands_processed"]
+    before = client.info("stats")["total_reads_processed"]
 
     assert len(told(target, ids)) == 1000
 
-    # This one, and the two looks at the statistics' own cost.
-    assert client.info("stats")["total_commands_processed"] - before <= 3
+    # Redis reads 16 KiB of questions at a time, where they do not wait for answers.
+    assert client.info("stats")["total_reads_processed"] - before <= 30
 
 
 def test_a_result_backend_that_cannot_be_asked_is_an_error(redis_url: str) -> None:

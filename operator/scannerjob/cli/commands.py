@@ -183,8 +183,9 @@ def _load(files: list[Path], namespace: str, *, in_cluster: bool = True) -> list
 
 def _refuse(problems: list[str] | tuple[str, ...]) -> NoReturn:
     """What was given cannot be used: one line for each problem, and exit code 2."""
+    from scannerjob.model.printable import printable
     from scannerjob.urls import without_userinfo
 
     for problem in problems:
-        print(without_userinfo(problem), file=sys.stderr)
+        print(printable(without_userinfo(problem)), file=sys.stderr)
     raise typer.Exit(2)

@@ -11,6 +11,7 @@ from scannerjob.model.facts import Hold
 from scannerjob.model.ledger import Item, Ledger, format_time
 from scannerjob.model.limits import NO_CONSUMER_AFTER, NOTHING_TAKEN_AFTER, STALLED_AFTER
 from scannerjob.model.plan import PlanFinding
+from scannerjob.model.printable import printable
 
 Truth = Literal["True", "False", "Unknown"]
 MAX_MESSAGE = 1024
@@ -215,7 +216,7 @@ def stamped(
             "type": condition.type,
             "status": condition.status,
             "reason": condition.reason,
-            "message": condition.message[:MAX_MESSAGE],
+            "message": printable(condition.message)[:MAX_MESSAGE],
             "observedGeneration": generation,
             "lastTransitionTime": (same and old.get("lastTransitionTime")) or format_time(now),
         }

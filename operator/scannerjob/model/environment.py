@@ -10,10 +10,15 @@ from typing import Any
 from scannerjob.model.row import Json, UnusableRow
 
 _C_IDENTIFIER = re.compile(r"[A-Z_][A-Z0-9_]*")
-# What changes how a program is found, loaded or run, or is said by Kubernetes or by us, is not for
-# a row to say.
+# What changes how a program is found, loaded or run, whom it trusts and through whom it goes, or is
+# said by Kubernetes or by us, is not for a row to say.
 _RESERVED = re.compile(
-    r"PATH|HOME|HOSTNAME|IFS|BASH_ENV|NODE_OPTIONS|JAVA_TOOL_OPTIONS|PERL5OPT|RUBYOPT|PYTHON[A-Z]+"
+    r"PATH|HOME|HOSTNAME|IFS|BASH_ENV|BASHOPTS|SHELLOPTS|PS4|PROMPT_COMMAND"
+    r"|NODE_(OPTIONS|PATH|EXTRA_CA_CERTS)|CLASSPATH|JAVA_TOOL_OPTIONS|JDK_JAVA_OPTIONS"
+    r"|_JAVA_OPTIONS|PERL5(OPT|LIB|DB)|PERLLIB|RUBY(OPT|LIB)|PYTHON[A-Z]+|PHPRC|LUA_INIT"
+    r"|DOTNET_STARTUP_HOOKS|OPENSSL_(CONF|MODULES|ENGINES)|GCONV_PATH|GLIBC_TUNABLES"
+    r"|GIT_(SSH|SSH_COMMAND|EXEC_PATH|PROXY_COMMAND|ASKPASS|CONFIG_.*)"
+    r"|(HTTPS?|ALL|NO)_PROXY|SSL_CERT_(FILE|DIR)|(CURL|REQUESTS)_CA_BUNDLE"
     r"|(LD|KUBERNETES|SCANNERJOB)_.*"
 )
 

@@ -19,12 +19,21 @@ MAX_KEY_BYTES = 200
 MAX_ROW_BYTES = 64 * 1024
 # Beyond 2**53 a JSON reader that uses doubles, as most do, would change the number.
 _MAX_SAFE_INTEGER = 2**53
+# As what kombu writes, in JSON, a value for which JSON has no form.
+_DISGUISE = {"__type__", "__value__"}
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 
 
 class UnusableRow(ValueError):
     """A row that is held back, alone: its key or one of its values cannot be used."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """What stands for a value that a driver could not read, and why it could not."""
+
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +70,10 @@ def to_json(value: Any) -> Json:
             return str(value)
         case bytes() | bytearray() | memoryview():
             return base64.b64encode(bytes(value)).decode()
+        case Unreadable():
+            raise UnusableRow(value.why)
+        case Mapping() if value.keys() == _DISGUISE:
+            raise UnusableRow("Celery takes an object of __type__ and __value__ for something else")
         case Mapping():
             return {str(name): to_json(part) for name, part in value.items()}
         case list() | tuple():

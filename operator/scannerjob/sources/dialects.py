@@ -75,8 +75,13 @@ class Dialect(abc.ABC):
         """What the database itself says of an error."""
         return str(error)
 
-    def sever(self, connection: Any) -> None:  # noqa: B027 - most end a call by themselves
-        """Make a driver's call end that another thread waits in, and that has no end by itself."""
+    def socket(self, connection: Any) -> int | None:
+        """The file descriptor by which a driver's connection reaches its server.
+
+        None where there is no server. May raise anything of a connection that is closed already.
+        """
+        del connection
+        return None
 
     def key_types(self, values: Collection[Any], type_code: Any) -> Collection[type]:
         """The types that a key column's values can have; none where looking them up is not certain.

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import Enum, auto
 from typing import Any, TypeVar
 
@@ -15,6 +16,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from scannerjob.model.spec import ScannerJobSpec
 from scannerjob.ports import SourceError
 from scannerjob.sources.dialects import POOL_SIZE, Dialect, dialect_of
+from scannerjob.sources.sockets import bytes_received, shut_down
 from scannerjob.sources.sql import SqlSource
 from scannerjob.threads import Threads
 from scannerjob.tls import TLS_FAILED, CertificateFiles, database_arguments, explain
@@ -26,6 +28,10 @@ _Place = tuple[str, CertificateFiles | None]
 
 # The server is given so much longer to end a query by itself, which tells more than our giving up.
 _MARGIN_SECONDS = 1.0
+# As much as a thousand of the largest rows that can be sent. What a driver makes of them takes a
+# few times as much memory.
+MAX_BYTES = 64 * 1024**2
+_WATCH_SECONDS = 0.02
 
 
 class Databases:
@@ -86,8 +92,9 @@ class Server:
 
     async def run(self, work: Callable[[Connection], _Result], seconds: float) -> _Result:
         """What `work` gives, within little more than so many seconds. Raises SourceError."""
-        call = _Call(self.dialect.sever)
+        call = _Call(self.dialect.socket)
         driver_error = self._engine.dialect.loaded_dbapi.Error
+        watching = asyncio.create_task(call.watch())
         try:
             return await self._threads.run(
                 lambda: self._retried(call, work), seconds + _MARGIN_SECONDS
@@ -97,6 +104,7 @@ class Server:
         except (SQLAlchemyError, driver_error, OSError, UnicodeError) as error:
             raise self._explained(error, call) from None
         finally:
+            watching.cancel()
             call.abandon()
 
     def _retried(self, call: _Call, work: Callable[[Connection], _Result]) -> _Result:
@@ -127,6 +135,9 @@ class Server:
 
     def _explained(self, error: Exception, call: _Call) -> SourceError:
         """An error of SQLAlchemy's or of a driver's, in one line that shows no secret."""
+        if call.too_large:
+            what = f"the rows take more than {MAX_BYTES // 1024**2} MiB: select less of each"
+            return SourceError("ResultTooLarge", f"{self._host}: {what}")
         invalidated = isinstance(error, DBAPIError) and error.connection_invalidated
         cause = error.orig if isinstance(error, DBAPIError) and error.orig else error
         if meaning := self._explained_by_tls(cause, call):
@@ -159,13 +170,18 @@ class Stage(Enum):
 
 
 class _Call:
-    """One call in a thread, and how to end it from outside."""
+    """One call in a thread, and how to end it from outside.
 
-    def __init__(self, sever: Callable[[Any], None]) -> None:
+    `socket` gives the file descriptor of a driver's connection, if it has one.
+    """
+
+    def __init__(self, socket: Callable[[Any], int | None]) -> None:
         self.stage = Stage.WAITING
         self.abandoned = False
-        self._sever = sever
+        self.too_large = False
+        self._socket = socket
         self._connection: Any = None
+        self._received_before = 0
         self._lock = threading.Lock()
 
     @contextmanager
@@ -175,6 +191,7 @@ class _Call:
             if self.abandoned:
                 raise TimeoutError("nobody waits for this call any more")
             self._connection = connection.connection.dbapi_connection
+            self._received_before = self._received()
         self.stage = Stage.RUNNING
         try:
             yield
@@ -182,9 +199,28 @@ class _Call:
             with self._lock:
                 self._connection = None
 
+    async def watch(self) -> None:
+        """End it once more has come than one call may bring. Drivers take whatever comes."""
+        while not self.too_large:
+            await asyncio.sleep(_WATCH_SECONDS)
+            with self._lock:
+                self.too_large = self._received() - self._received_before > MAX_BYTES
+        self.abandon()
+
     def abandon(self) -> None:
         """Nobody waits for it any more: free its thread. Harmless after its end."""
         with self._lock:
             self.abandoned = True
-            if self._connection is not None:
-                self._sever(self._connection)
+            if (descriptor := self._descriptor()) is not None:
+                with suppress(OSError):
+                    shut_down(descriptor)
+
+    def _received(self) -> int:
+        descriptor = self._descriptor()
+        return (bytes_received(descriptor) or 0) if descriptor is not None else 0
+
+    def _descriptor(self) -> int | None:
+        # Whatever a driver raises of a connection that it has closed.
+        with suppress(Exception):
+            return self._socket(self._connection) if self._connection is not None else None
+        return None

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from pymysql.constants import CR, ER, FIELD_TYPE
-from sqlalchemy import URL, Connection, Engine, create_engine
+from sqlalchemy import URL, Connection, Engine, create_engine, event
 
 from scannerjob.drivers import mysql_password
 from scannerjob.model.plan import INDEXED, PlanFinding
+from scannerjob.ports import SourceError
 from scannerjob.sources import dialects
 from scannerjob.sources.dialects import Dialect, Plan
 from scannerjob.sources.parse import Statement
@@ -36,6 +37,15 @@ _EXACT_TYPES = frozenset(
 _MARIADB_STATEMENT_TIMEOUT = 1969
 _MYSQL_QUERY_TIMEOUT = 3024
 _ACCESS_DENIED_NO_PASSWORD = 1698
+# COM_RESET_CONNECTION (MySQL 5.7.3, MariaDB 10.2.4), which PyMySQL has no name for.
+_RESET_CONNECTION = 0x1F
+# FILE reads and writes files there, SUPER changes what protects it.
+_POWERS = (
+    "SELECT privilege_type FROM information_schema.user_privileges "
+    "WHERE privilege_type IN ('FILE', 'SUPER') "
+    "AND grantee = CONCAT('''', REPLACE(CURRENT_USER(), '@', '''@'''), '''') "
+    "ORDER BY privilege_type LIMIT 2"
+)
 # A table, or an index, from its start to its end.
 _WHOLE = ("ALL", "index")
 _REASONS = {
@@ -65,14 +75,14 @@ class MySQL(Dialect):
     streams = False
 
     def engine(self, url: URL, tls: Mapping[str, Any]) -> Engine:
-        """An engine whose sessions are read-only."""
-        return create_engine(
+        """An engine whose sessions are as new whenever they are given back."""
+        engine = create_engine(
             url,
             isolation_level="AUTOCOMMIT",
             pool_size=dialects.KEPT_OPEN,
             max_overflow=dialects.POOL_SIZE - dialects.KEPT_OPEN,
             pool_recycle=dialects.RECYCLE_SECONDS,
-            # There is no transaction to end: each statement is its own.
+            # There is no transaction to end, each statement is its own; and see below.
             pool_reset_on_return=None,
             skip_autocommit_rollback=True,
             hide_parameters=True,
@@ -84,12 +94,13 @@ class MySQL(Dialect):
                 "connect_timeout": dialects.CONNECT_SECONDS,
                 "read_timeout": dialects.CONNECT_SECONDS,
                 "write_timeout": dialects.CONNECT_SECONDS,
-                "init_command": "SET SESSION TRANSACTION READ ONLY",
             },
         )
+        event.listen(engine, "reset", _leave_nothing)
+        return engine
 
     def begin(self, connection: Connection, seconds: float, limit: int) -> None:
-        """Set the session's limits, which its next user sets anew."""
+        """Make it read-only, and set its limits: all that a reset session has lost."""
         raw: Any = connection.connection.dbapi_connection
         # PyMySQL takes it with the connection only, which serves queries of different patience. It
         # is the last resort, by which a thread ends that nobody waits for any more.
@@ -98,11 +109,14 @@ class MySQL(Dialect):
             timeout = f"max_statement_time = {seconds}"
         else:
             timeout = f"max_execution_time = {max(1, round(seconds * 1000))}"
-        connection.exec_driver_sql(f"SET SESSION sql_select_limit = {limit}, {timeout}")
+        connection.exec_driver_sql("SET SESSION TRANSACTION READ ONLY")
+        settings = f"SESSION autocommit = 1, SESSION sql_select_limit = {limit}, SESSION {timeout}"
+        connection.exec_driver_sql(f"SET NAMES utf8mb4, {settings}")
 
     def plan(self, connection: Connection, statement: Statement, *, in_cluster: bool) -> Plan:
         """Wrap what has a LIMIT of its own, which goes before the session's."""
-        return Plan(wrap=statement.limited)
+        warnings = tuple(_privilege_warnings(connection, in_cluster=in_cluster))
+        return Plan(wrap=statement.limited, warnings=warnings)
 
     def finding(
         self, connection: Connection, statement: Statement, *, complete: bool
@@ -127,9 +141,32 @@ class MySQL(Dialect):
         """Without the number."""
         return str(error.args[-1]) if error.args else str(error)
 
+    def socket(self, connection: Any) -> int:
+        """That of PyMySQL, which has none any more once it is closed."""
+        return int(connection._sock.fileno())
+
     def key_types(self, values: Collection[Any], type_code: Any) -> Collection[type]:
         """None for types with several values of one text, or several texts of one value."""
         return super().key_types(values, type_code) if type_code in _EXACT_TYPES else ()
+
+
+def _leave_nothing(connection: Any, *_: Any) -> None:
+    """Have the server forget variables, locks and settings that a query left in its session."""
+    if connection.open:
+        connection._execute_command(_RESET_CONNECTION, b"")
+        connection._read_ok_packet()
+
+
+def _privilege_warnings(connection: Connection, *, in_cluster: bool) -> Iterator[str]:
+    """What the user may do to files of the database's machine, or to whatever protects it."""
+    granted = connection.exec_driver_sql(_POWERS).scalars().all()
+    if not granted:
+        return
+    powers = f"the database's user has the privilege {' and '.join(granted)}"
+    advice = "use one that may only read what the query needs"
+    if in_cluster:
+        raise SourceError("SuperuserRefused", f"{powers}: {advice}")
+    yield f"{powers}: {advice}"
 
 
 def _explain(connection: Connection, statement: Statement) -> Sequence[Mapping[str, Any]]:

@@ -92,6 +92,10 @@ def _check_words(tokens: list[Token]) -> None:
         raise _refused("must be a SELECT, or WITH ... SELECT")
     if TokenType.INTO in kinds:
         raise _refused("must only read, and SELECT ... INTO writes")
+    if any(comment.startswith(("!", "M!")) for token in tokens for comment in token.comments):
+        raise _refused(
+            "must have no comment that begins with /*! or /*M!: MySQL runs what is in it"
+        )
 
 
 def _check_tree(tree: Expr) -> None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
-import socket
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from datetime import timedelta
 from functools import cache
 from typing import Any
 
@@ -15,6 +14,7 @@ from psycopg.abc import AdaptContext, Buffer, Loader
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 
 from scannerjob.model.plan import INDEXED, PlanFinding
+from scannerjob.model.row import Unreadable
 from scannerjob.ports import SourceError
 from scannerjob.sources import dialects
 from scannerjob.sources.dialects import Dialect, Plan
@@ -37,6 +37,7 @@ _EXACT_AS_TEXT = _oids("date", "timestamp", "timestamptz")
 _FIRST_USER_DEFINED_OID = 16384
 # Types with values that Python's have no place for: infinity, BC, 24:00.
 _TIME_TYPES = _oids("date", "time", "timetz", "timestamp", "timestamptz", "interval")
+_JSON_TYPES = _oids("json", "jsonb")
 # psycopg has no SQLSTATE for what a server says before there is a connection.
 _REFUSES_LOGIN = re.compile(r'authentication|password|pg_hba|role "')
 
@@ -63,6 +64,7 @@ class PostgreSQL(Dialect):
             pool_size=dialects.KEPT_OPEN,
             max_overflow=dialects.POOL_SIZE - dialects.KEPT_OPEN,
             pool_recycle=dialects.RECYCLE_SECONDS,
+            pool_reset_on_return=None,
             hide_parameters=True,
             use_native_hstore=False,
             connect_args={
@@ -78,7 +80,8 @@ class PostgreSQL(Dialect):
                 "prepare_threshold": None,
             },
         )
-        event.listen(engine, "connect", _load_times_leniently)
+        event.listen(engine, "connect", _load_leniently)
+        event.listen(engine, "reset", _leave_nothing)
         return engine
 
     def begin(self, connection: Connection, seconds: float, limit: int) -> None:
@@ -120,13 +123,9 @@ class PostgreSQL(Dialect):
             return "DatabaseUnreachable"
         return "QueryFailed" if state else None
 
-    def sever(self, connection: Any) -> None:
-        """Shut the socket down: a server that is gone without a word is waited for for ever."""
-        try:
-            with socket.socket(fileno=os.dup(connection.fileno())) as copy:
-                copy.shutdown(socket.SHUT_RDWR)
-        except (OSError, psycopg.Error):
-            return  # it is closed already
+    def socket(self, connection: Any) -> int:
+        """That of libpq."""
+        return int(connection.fileno())
 
     def key_types(self, values: Collection[Any], type_code: Any) -> Collection[type]:
         """None for types with several values of one text, or several texts of one value."""
@@ -136,16 +135,35 @@ class PostgreSQL(Dialect):
         return super().key_types(values, type_code) if exact else ()
 
 
-def _load_times_leniently(connection: psycopg.Connection[Any], _: Any) -> None:
-    """Have times that Python cannot hold arrive as PostgreSQL's text; they would fail the query."""
-    for oid in _TIME_TYPES:
+def _leave_nothing(connection: psycopg.Connection[Any], *_: Any) -> None:
+    """End the transaction, and with it all settings; locks of a session outlast it.
+
+    One message, so that PgBouncer gives both to the session in which the query ran.
+    """
+    if not connection.closed:
+        connection.execute("ROLLBACK; SELECT pg_advisory_unlock_all()")
+
+
+def _load_leniently(connection: psycopg.Connection[Any], _: Any) -> None:
+    """Have values that Python cannot hold arrive all the same; they would fail the whole query."""
+    instead = {**dict.fromkeys(_TIME_TYPES, _as_text), **dict.fromkeys(_JSON_TYPES, _unreadable)}
+    for oid, otherwise in instead.items():
         strict = connection.adapters.get_loader(oid, pq.Format.TEXT)
         if strict is not None:
-            connection.adapters.register_loader(oid, _lenient(strict))
+            connection.adapters.register_loader(oid, _lenient(strict, otherwise))
+
+
+def _as_text(data: bytes) -> Any:
+    """PostgreSQL's own text of a time."""
+    return data.decode()
+
+
+def _unreadable(data: bytes) -> Any:
+    return Unreadable("its JSON is nested too deeply, or has a number of thousands of digits")
 
 
 @cache  # psycopg keeps each class that it was ever given: one for each connection is a leak
-def _lenient(strict: type[Loader]) -> type[Loader]:
+def _lenient(strict: type[Loader], otherwise: Callable[[bytes], Any]) -> type[Loader]:
     class Lenient(psycopg.adapt.Loader):
         def __init__(self, oid: int, context: AdaptContext | None = None) -> None:
             super().__init__(oid, context)
@@ -153,9 +171,13 @@ def _lenient(strict: type[Loader]) -> type[Loader]:
 
         def load(self, data: Buffer) -> Any:
             try:
-                return self._strict.load(data)
-            except (psycopg.DataError, OverflowError):
-                return bytes(data).decode()
+                value = self._strict.load(data)
+            except (psycopg.Error, ValueError, ArithmeticError, RuntimeError):
+                # A RuntimeError is nesting, or an interval in a style that psycopg does not know.
+                return otherwise(bytes(data))
+            # An interval without end is taken for an empty one.
+            endless = isinstance(value, timedelta) and b"infinity" in bytes(data)
+            return otherwise(bytes(data)) if endless else value
 
     return Lenient
 

@@ -112,21 +112,28 @@ def _canonical(columns: dict[str, Any]) -> str:
 
 
 def _sendable(columns: dict[str, Any]) -> dict[str, Json]:
+    # Copies of what is too large by far would take as much again.
+    _check_size(sum(len(v) for v in columns.values() if isinstance(v, (str, bytes))))
     values = {name: _json(name, value) for name, value in columns.items()}
     try:
-        size = len(_encode(values).encode())
+        _check_size(len(_encode(values).encode()))
     except UnicodeEncodeError:
         raise UnusableRow("a text in it is not valid") from None
+    return values
+
+
+def _check_size(size: int) -> None:
     if size > MAX_ROW_BYTES:
         limit = MAX_ROW_BYTES // 1024
         raise UnusableRow(
             f"its {size // 1024} KiB are more than the {limit} KiB a message may hold"
         )
-    return values
 
 
 def _json(name: str, value: Any) -> Json:
     try:
         return to_json(value)
-    except (UnusableRow, OverflowError) as error:
+    except RecursionError:
+        raise UnusableRow(f"column {name}: it is nested too deeply") from None
+    except (ValueError, OverflowError) as error:
         raise UnusableRow(f"column {name}: {error}") from None

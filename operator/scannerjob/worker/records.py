@@ -60,6 +60,11 @@ class Record:
     was: State | None = None
 
 
+# What stands there and cannot be read, nobody but its writer can tell: it may run, and is held. No
+# lease of it lapses.
+UNREADABLE = Record(State.RUNNING, reason="its record in the guard's store cannot be read")
+
+
 @dataclass(frozen=True)
 class Reading:
     """What a store told at one moment: `now`, by its own clock, and the records that it has.

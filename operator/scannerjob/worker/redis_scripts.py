@@ -21,9 +21,21 @@ local function keep(key)
   redis.call('EXPIRE', key, retention)
 end
 
+-- No more of a field than is ever written; of a key that is no record, what no record says.
+local function fields(key, ...)
+  local found = redis.pcall('HMGET', key, ...)
+  if found.err then
+    return {'unreadable', '', '', '', '', ''}
+  end
+  for place = 1, select('#', ...) do
+    found[place] = found[place] and string.sub(found[place], 1, 1000)
+  end
+  return found
+end
+
 local function look(key)
   keep(key)
-  local found = redis.call('HMGET', key, 'state', 'retries', 'owner', 'until')
+  local found = fields(key, 'state', 'retries', 'owner', 'until')
   local record = {state = found[1], retries = tonumber(found[2]) or 0, owner = found[3]}
   record.running = record.state == 'running'
   record.waiting = not record.state or record.state == 'queued'
@@ -50,7 +62,7 @@ local function run(key, retries, owner, lease)
 end
 
 local function contents(key)
-  return redis.call('HMGET', key, 'state', 'retries', 'owner', 'until', 'reason', 'was')
+  return fields(key, 'state', 'retries', 'owner', 'until', 'reason', 'was')
 end
 """
 

@@ -17,7 +17,14 @@ from redis.exceptions import RedisError
 
 from scannerjob.worker import redis_scripts
 from scannerjob.worker.errors import StoreError
-from scannerjob.worker.records import RETENTION, Execution, Reading, Record, State
+from scannerjob.worker.records import (
+    RETENTION,
+    UNREADABLE,
+    Execution,
+    Reading,
+    Record,
+    State,
+)
 from scannerjob.worker.redis_client import place
 
 ENDED_CHANNEL = "scannerjob:ended"
@@ -171,7 +178,15 @@ def _records(ids: Sequence[str], answers: Sequence[_Fields]) -> dict[str, Record
 
 
 def _record(fields: _Fields) -> Record | None:
-    state, retries, owner, until, reason, was = map(_text, fields)
+    try:
+        return _parsed(*map(_text, fields))
+    except (ValueError, OverflowError):
+        return UNREADABLE
+
+
+def _parsed(
+    state: str, retries: str, owner: str, until: str, reason: str, was: str
+) -> Record | None:
     if not state:
         return None
     return Record(
@@ -186,7 +201,7 @@ def _record(fields: _Fields) -> Record | None:
 
 def _text(value: bytes | str | None) -> str:
     """Of a client that decodes answers, or does not; nothing for a field that is not there."""
-    return value.decode() if isinstance(value, bytes) else value or ""
+    return value.decode(errors="replace") if isinstance(value, bytes) else value or ""
 
 
 def _milliseconds(seconds: float) -> int:

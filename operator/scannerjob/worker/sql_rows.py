@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, Table, Update, insert, select, update
+from sqlalchemy import Connection, Row, Table, Update, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.sql import ColumnElement
 
-from scannerjob.worker.records import Record, State
-from scannerjob.worker.sql_tables import launch
+from scannerjob.worker.records import UNREADABLE, Record, State
+from scannerjob.worker.sql_tables import MAX_REASON, launch
+
+# No more of a reason than is ever written.
+_REASON = func.substr(launch.c.reason, 1, MAX_REASON).label("reason")
+_ROWS = select(*(_REASON if column is launch.c.reason else column for column in launch.c))
 
 
 def write(
@@ -50,7 +54,7 @@ def insert_absent(connection: Connection, table: Table, rows: Sequence[Mapping[s
 
 def rows_of(connection: Connection, ids: Sequence[str]) -> Sequence[Row[Any]]:
     """The rows of these launches, as far as there are any."""
-    return connection.execute(select(launch).where(launch.c.id.in_(ids))).all()
+    return connection.execute(_ROWS.where(launch.c.id.in_(ids))).all()
 
 
 def look(connection: Connection, ids: Sequence[str]) -> dict[str, Record]:
@@ -60,6 +64,13 @@ def look(connection: Connection, ids: Sequence[str]) -> dict[str, Record]:
 
 def record_of(row: Row[Any]) -> Record:
     """The record that a row is."""
+    try:
+        return _parsed(row)
+    except (ValueError, TypeError):
+        return UNREADABLE
+
+
+def _parsed(row: Row[Any]) -> Record:
     return Record(
         state=State(row.state),
         retries=row.retries,

@@ -42,14 +42,20 @@ from scannerjob.worker.sql_rows import (
     rows_of,
     write,
 )
-from scannerjob.worker.sql_tables import CLOCKS, SERVERS, create_tables, identity, launch
+from scannerjob.worker.sql_tables import (
+    CLOCKS,
+    MAX_REASON,
+    SERVERS,
+    create_tables,
+    identity,
+    launch,
+)
 
 _Result = TypeVar("_Result")
 
 # Rows are kept for twice as long as they must be, so that reading them seldom has to write.
 _KEPT = round(2 * RETENTION * 1000)
 _PRUNE_EVERY = 3600.0  # seconds
-_MAX_REASON = 1000
 _MAX_ENDED = 10_000
 _is = launch.c
 
@@ -88,7 +94,7 @@ class SqlStore:
         self, execution: Execution, state: State, reason: str = "", delay: float = 0.0
     ) -> bool:
         """See Store. Who wants to know of it asks `ended_since`; of `reason` 1000 letters stay."""
-        reason = reason.replace("\0", "")[:_MAX_REASON]
+        reason = reason.replace("\0", "")[:MAX_REASON]
         until = self._now + _milliseconds(delay) if state is State.RETRYING else null()
         ended = null() if state is State.QUEUED else self._now
         values = self._values(state, execution, until=until, reason=reason, was=null(), ended=ended)

@@ -21,6 +21,9 @@ SERVERS = {
     "sqlite": "''",
 }
 
+# How many letters of a reason are kept.
+MAX_REASON = 1000
+
 _metadata = MetaData()
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, Protocol
 
-from sqlalchemy import URL, bindparam, inspect, text
+from redis import ResponseError
+from sqlalchemy import URL, BindParameter, bindparam, inspect, text
 
 from scannerjob.clock import boottime
 from scannerjob.model.facts import Fact, Observation
@@ -22,7 +24,14 @@ from scannerjob.targets.celery.redis_client import open_redis
 _PATIENCE = 10.0
 _IDS_AT_ONCE = 1000
 
+# Results may be of any size, and many are read at once: how a task ended stands at their beginning,
+# and the exception at the end of its traceback.
+_MAX_BYTES = 16 * 1024
+_MAX_TRACE = 2000
+
 _JSON = json.JSONDecoder()
+# How Celery begins one that is longer.
+_BEGINNING = re.compile(rb'\{"status": "(?P<status>[A-Z]+)", ')
 _FAILURE = "FAILURE"
 # What is not here (PENDING, RECEIVED, a state of the task's own) tells nothing.
 _SEEN = {
@@ -75,10 +84,10 @@ class RedisResults:
 
     def read(self, ids: Sequence[str]) -> Mapping[str, Observation]:
         """What is known of these tasks."""
-        keys = [f"celery-task-meta-{each}".encode() for each in ids]
-        # Typed as if the client might decode; this one gives bytes, or nothing.
-        stored: list[Any] = self._redis.mget(keys)
-        found = zip(ids, stored, strict=True)
+        with self._redis.pipeline(transaction=False) as pipe:
+            for each in ids:
+                pipe.getrange(f"celery-task-meta-{each}", 0, _MAX_BYTES - 1)
+            found = zip(ids, map(_content, pipe.execute(raise_on_error=False)), strict=True)
         return {each: seen for each, content in found if (seen := _decode(each, content))}
 
     def close(self) -> None:
@@ -94,12 +103,17 @@ class SqlResults:
     line of its traceback.
     """
 
-    _QUERY = text(
-        "SELECT task_id, status, CASE WHEN status = 'FAILURE' THEN traceback END "
+    _QUERY = (
+        "SELECT task_id, status, CASE WHEN status = 'FAILURE' THEN {end} END "
         "FROM celery_taskmeta WHERE task_id IN :ids"
-    ).bindparams(bindparam("ids", expanding=True))
+    )
+    _END = f"right(traceback, {_MAX_TRACE})"
+    _END_IN_SQLITE = f"substr(traceback, -{_MAX_TRACE})"
 
     def __init__(self, endpoint: Endpoint, database: URL) -> None:
+        end = self._END_IN_SQLITE if database.get_backend_name() == "sqlite" else self._END
+        ids: BindParameter[Any] = bindparam("ids", expanding=True)
+        self._query = text(self._QUERY.format(end=end)).bindparams(ids)
         self._engine = open_engine(database, endpoint.tls)
         self._has_table = False
 
@@ -108,7 +122,7 @@ class SqlResults:
         if not self._table_exists():
             return {}
         with self._engine.connect() as connection:
-            rows = connection.execute(self._QUERY, {"ids": list(ids)}).all()
+            rows = connection.execute(self._query, {"ids": list(ids)}).all()
         return {each: seen for each, status, trace in rows if (seen := _stored(status, trace))}
 
     def _table_exists(self) -> bool:
@@ -125,10 +139,21 @@ def _chunks(ids: Sequence[str]) -> Iterator[Sequence[str]]:
     return (ids[start : start + _IDS_AT_ONCE] for start in range(0, len(ids), _IDS_AT_ONCE))
 
 
+def _content(reply: Any) -> bytes | None:
+    """The beginning of what is stored; nothing where it is no text at all."""
+    if isinstance(reply, ResponseError):
+        if not str(reply).startswith("WRONGTYPE"):
+            raise reply
+        return None
+    return bytes(reply)
+
+
 def _decode(task_id: str, content: bytes | None) -> Observation | None:
     """What a stored result says; nothing if it isn't what Celery's JSON serializer writes."""
     if content is None:
         return None
+    if len(content) >= _MAX_BYTES:
+        return _decode_beginning(content)
     try:
         meta, _ = _JSON.raw_decode(content.decode())  # half of what json.loads takes
     except (ValueError, RecursionError):
@@ -139,6 +164,12 @@ def _decode(task_id: str, content: bytes | None) -> Observation | None:
     if status == _FAILURE:
         return failed(_exception(meta.get("result")))
     return _SEEN.get(status) if isinstance(status, str) else None
+
+
+def _decode_beginning(content: bytes) -> Observation | None:
+    begun = _BEGINNING.match(content)
+    status = begun["status"].decode() if begun else None
+    return failed("") if status == _FAILURE else _SEEN.get(status or "")
 
 
 def _stored(status: str | None, trace: str | None) -> Observation | None:

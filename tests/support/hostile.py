@@ -1,0 +1,28 @@
+"""What somebody may write into a column who hopes that it is read as something else than a text."""
+
+TEXTS = (
+    "$(touch /tmp/owned)",
+    "$(PATH) $$(PATH) ${PATH} $PATH $",
+    "`touch /tmp/owned`",
+    "'; touch /tmp/owned; '",
+    '"; DROP TABLE pdf; --',
+    "&& touch /tmp/owned || true | cat > /tmp/owned &",
+    "line\nbreak\r\ncarriage\ttab\v\f",
+    "- yaml: !!python/object/apply:os.system ['touch /tmp/owned']\n---\n",
+    "{{ template }} {% block %} <%= erb %> #{ruby} %(percent)s %s {0.__class__}",
+    "\x1b[2J\x1b[31m\x1b]0;title\x07\x9b31m\x7f",
+    "\u202ereversed\u202c \u2066isolated\u2069",
+    "zero\u200bwidth\ufeff\u200d",
+    "cafe\u0301 café",
+    "\u0440\u0430ypal",
+    "🐘👩‍👩‍👧‍👦🏴󠁧󠁢󠁥󠁮󠁧󠁿",
+    "\U0010ffff\ue000\ufffe",
+    "\u2028\u2029\x85",
+    "\\u0000 \\x00 %00 &#0;",
+    "",
+    " ",
+    "null",
+    "true",
+    "1",
+    "x" * 60_000,
+)
