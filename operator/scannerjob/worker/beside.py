@@ -13,8 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 from scannerjob.worker import records
@@ -41,7 +40,7 @@ class Beside:
     def __init__(self, url: str, store: str, tasks: Sequence[str]) -> None:
         self._url = url
         self._store = store
-        self._tasks = tasks
+        self._tasks = _in_memory(tasks)
         self._journal: tuple[Path, int] | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -63,19 +62,17 @@ class Beside:
     def _start(self) -> None:
         if self._journal and not _is_open(*self._journal):
             self._journal = None
-        with _in_memory(self._tasks) as tasks:
-            told = {
-                "url": self._url,
-                "lease": records.LEASE,
-                "beat": records.BEAT,
-                "listener": self._listener.fileno(),
-                "tasks": tasks,
-                "journal": self._journal and (str(self._journal[0]), self._journal[1]),
-            }
-            journal = [self._journal[1]] if self._journal else []
-            process = self._popen([self._listener.fileno(), tasks, *journal])
+        process = self._popen()
         self._process = process
         assert process.stdin
+        told = {
+            "url": self._url,
+            "lease": records.LEASE,
+            "beat": records.BEAT,
+            "listener": self._listener.fileno(),
+            "tasks": self._tasks,
+            "journal": self._journal and (str(self._journal[0]), self._journal[1]),
+        }
         try:
             process.stdin.write(json.dumps(told).encode() + b"\n")
             process.stdin.flush()
@@ -85,13 +82,14 @@ class Beside:
             process.wait()
             raise
 
-    def _popen(self, descriptors: Sequence[int]) -> subprocess.Popen[bytes]:
+    def _popen(self) -> subprocess.Popen[bytes]:
+        journal = [self._journal[1]] if self._journal else []
         return subprocess.Popen(
             # With the very path of this process, so that it finds what is installed here.
             [sys.executable, "-P", "-m", "scannerjob.worker.heartbeat"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            pass_fds=descriptors,
+            pass_fds=[self._listener.fileno(), self._tasks, *journal],
             # A terminal's signals are for the worker, which ends its tasks first.
             start_new_session=True,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
@@ -125,14 +123,15 @@ class Beside:
                 self._process.stdin.close()
 
 
-@contextmanager
-def _in_memory(tasks: Sequence[str]) -> Iterator[int]:
-    """A file of these: they may be more than a pipe takes before they are read."""
+def _in_memory(tasks: Sequence[str]) -> int:
+    """A file of these: they may be more than a pipe takes before they are read.
+
+    Written once, since a process that is started anew must not need anything to be written.
+    """
     memory = os.memfd_create("scannerjob-guard")
-    with os.fdopen(memory, "w+", encoding="utf-8") as file:
+    with os.fdopen(memory, "w", encoding="utf-8", closefd=False) as file:
         json.dump(tasks, file)
-        file.seek(0)
-        yield memory
+    return memory
 
 
 def _open_journal(store: str) -> tuple[Path, int] | None:

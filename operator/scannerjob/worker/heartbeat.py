@@ -213,6 +213,8 @@ def main() -> None:
     leases = Leases(store, told["lease"], told["beat"], clerk)
     listener = socket.socket(fileno=told["listener"])
     with os.fdopen(told["tasks"], encoding="utf-8") as tasks:
+        # Whoever has read it before has left its place at the end.
+        tasks.seek(0)
         keep_announcing(store, json.load(tasks))
     os.write(sys.stdout.fileno(), b".")
     Heartbeat(leases, listener, worker, clerk.left if clerk else list).run()
