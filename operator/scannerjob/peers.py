@@ -58,5 +58,6 @@ class Peer:
         return self._backoff.rest(now)
 
     def try_at_once(self) -> None:
-        """What it was asked has changed: that it failed says nothing any more."""
+        """What it is asked has changed: how it answered before says nothing any more."""
+        self.contact = Contact()
         self._backoff.worked()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from scannerjob.model.conditions import find
 from scannerjob.model.facts import Fact
 from tests.model.basics import Fault, Setup
 from tests.model.world import World
@@ -113,6 +114,19 @@ def test_changes_of_the_conditions_are_told_once() -> None:
         ("Warning", "InvalidSpec"),
         ("Normal", "Scanning"),
     ]
+
+
+def test_what_was_wrong_with_the_spec_before_hides_nothing_that_is_wrong_now() -> None:
+    world = one()
+    until(world, "source.scan", Fault.REFUSED)
+    world.advance(finish(world))
+
+    world.edit(interval="1h")
+    until(world, "target.observe", Fault.REFUSED)
+    finish(world)
+
+    ready = find(world.store.status, "Ready")
+    assert (ready["status"], ready["reason"]) == ("False", "BrokerUnreachable")
 
 
 def test_a_row_out_of_attempts_is_told_once() -> None:
