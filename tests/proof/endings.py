@@ -42,7 +42,9 @@ class Endings:
                 launch.excused,
             ]
             ends = [each for each in upsets if each >= run.started]
-            ends.append(run.started + launch.time_limit)
+            # Its limit runs from its real begin, which its own record is later than.
+            unnoted = min(launch.time_limit, self._promised.slack)
+            ends.append(run.started + launch.time_limit - unnoted)
         if not self._promised.told:
             ends.append(self._history.leaves(launch.uid, launch.row, run.started))
         return min(ends, default=inf)
