@@ -117,11 +117,12 @@ def _celery() -> Iterator[Change]:
     yield from _ready("spec.celery.priority", 3)
     yield from _refused("spec.celery.priority", -1, 256, "high")
     exchange, key = "spec.celery.exchange", "spec.celery.routingKey"
-    both = {"celery": {"exchange": "@trial-too", "routingKey": "celery"}}
-    nowhere = {"celery": {"exchange": "@trial-nowhere", "routingKey": "celery"}}
+    # Celery binds a queue that a worker is told of to an exchange of the same name.
+    both = {"celery": {"exchange": "@trial-too", "routingKey": "@trial-too"}}
+    nowhere = {"celery": {"exchange": "@trial-nowhere", "routingKey": "any"}}
     yield Change(exchange, "one that is bound", both, READY)
     yield Change(exchange, "without a key", at(exchange, "x"), UNREADY, "spec.celery")
-    yield Change(exchange, "bound to nothing", nowhere, UNREADY, "@trial-nowhere")
+    yield Change(exchange, "bound to nothing", nowhere, UNREADY, "-nowhere")
     yield from _refused(exchange, "", 7, _TOO_LONG)
     yield Change(key, "one that is bound", both, READY)
     yield Change(key, "without an exchange", at(key, "x"), UNREADY, "spec.celery")
