@@ -245,6 +245,31 @@ def test_scannerjobs_with_the_same_broker_share_its_connection(
     eventually(lambda: not ours & connections(client), message="they are closed")
 
 
+def pollers() -> int:
+    """How many objects this process polls its connections by."""
+    files = Path("/proc/self/fd").iterdir()
+    return sum("eventpoll" in str(each.readlink()) for each in files if each.is_symlink())
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_no_poller_of_a_connection_that_has_ended_is_left_to_the_garbage_collector(
+    redis_url: str, answers: bool
+) -> None:
+    url = redis_url if answers else at("", f"127.0.0.1:{free_port()}")
+    gc.collect()
+    gc.disable()
+    try:
+        before = pollers()
+        for _ in range(5):
+            brokers = Brokers()
+            seen = launch(brokers.open(url, None, celery_spec()), make_sends(1))
+            assert facts(seen) == (ACCEPTED if answers else NOT_SENT)
+            brokers.close()
+        eventually(lambda: pollers() == before, message="they are closed", ignoring=OSError)
+    finally:
+        gc.enable()
+
+
 def test_a_connection_goes_with_the_last_target_that_uses_it(
     redis_url: str, client: redis.Redis
 ) -> None:

@@ -112,7 +112,12 @@ class RedisBroker:
             transport_options=_TRANSPORT_OPTIONS,
             ssl=dict(endpoint.tls),
         )
-        self._channel = connection.transport.create_channel(connection.transport)
+        self._transport = connection.transport
+        try:
+            self._channel = self._transport.create_channel(self._transport)
+        except Exception:
+            self._close_transport()
+            raise
         self._composer: Composer[str] = Composer(self._channel)
         self._redis = Redis(connection_pool=self._channel.pool)
 
@@ -178,8 +183,14 @@ class RedisBroker:
         """Drop the connection."""
         with contextlib.suppress(Exception):
             self._channel.close()
-            # kombu's for its consumers, which it leaves open.
-            self._channel.connection.cycle.close()
+        self._close_transport()
+
+    def _close_transport(self) -> None:
+        """End what kombu has for its consumers, which it leaves to the garbage collector."""
+        with contextlib.suppress(Exception):
+            self._transport.cycle.close()
+        with contextlib.suppress(Exception):
+            self._transport.cycle.poller.close()
 
 
 def _batches(messages: Iterable[Message[str]]) -> Iterator[list[Message[str]]]:
