@@ -32,9 +32,8 @@ from scannerjob.model.limits import (
     SEND_WITHIN,
     STATUS_BYTES_PER_SECOND,
 )
-from scannerjob.model.reading import (
-    next_time,
-)
+from scannerjob.model.reading import next_time
+from scannerjob.model.redate import redated
 from scannerjob.model.spec import NO_TIME, ScannerJobSpec, SpecError, parse_spec
 from scannerjob.narrate import tell_changes, tell_launched, tell_parked, tell_waiting
 from scannerjob.observer import Observer, known_facts
@@ -193,7 +192,7 @@ class Scanner:
         """The ledger, or a new one. A mark without a ledger is always a ledger that vanished."""
         ledger = ledger_from_status(snapshot.status)
         if ledger is not None:
-            return ledger
+            return redated(ledger, now)
         if not snapshot.marked:
             return Ledger()
         log.error("%s: its ledger has vanished; nothing is launched for now", self.ref)

@@ -40,7 +40,7 @@ def differs(status: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
     if {**status, "lastScanTime": None} != {**before, "lastScanTime": None}:
         return True
     now, then = (_scanned_at(each) for each in (status, before))
-    return now is not None and (then is None or now - then >= LAST_SCAN_EVERY)
+    return now is not None and (then is None or abs(now - then) >= LAST_SCAN_EVERY)
 
 
 def _scanned_at(status: Mapping[str, Any]) -> datetime | None:

@@ -110,9 +110,12 @@ class Stage:
         here = {"destination": [f"{worker.name}@{socket.gethostname()}"]}
         with Celery(broker=broker, set_as_current=False) as app:
             add = partial(app.control.add_consumer, queue, reply=True, timeout=5, limit=1, **here)
-            eventually(add, timeout=60, message=f"{worker.name} consumes from {queue}")
+            cancel = partial(app.control.cancel_consumer, queue, reply=True, limit=1, **here)
+            # After the restart of a broker a connection of before is found to be closed.
+            ask = partial(eventually, timeout=60, ignoring=Exception)
+            ask(add, message=f"{worker.name} consumes from {queue}")
             yield worker
-            app.control.cancel_consumer(queue, **here)
+            ask(cancel, message=f"{worker.name} consumes from {queue} no more")
 
     def _new_worker(self, broker: str, setting: Setting, queue: str) -> CeleryWorker:
         module = self.folder / "trial_tasks.py"

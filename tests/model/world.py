@@ -61,6 +61,8 @@ class World:
         self.recorder = Told(REF, "uid")
         self.broken = False
         self.now = START
+        # How far ahead the operators' wall clocks are.
+        self.ahead = timedelta(0)
         self.spec = setup.document()
         self.caps = [setup.cap]
         self.table = Table(self)
@@ -351,7 +353,7 @@ class _Clock:
         self._world = world
 
     def now(self) -> datetime:
-        return self._world.now
+        return self._world.now + self._world.ahead
 
     def boottime(self) -> float:
         return self._world.boottime

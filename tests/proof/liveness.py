@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import inf
@@ -16,7 +17,7 @@ PROMISE = "liveness"
 
 @dataclass(frozen=True)
 class Span:
-    """A time in which a slot was free all along."""
+    """A time in which one slot was free all along."""
 
     begin: float
     end: float
@@ -100,22 +101,50 @@ def _longest_interval(versions: list[Version], since: float, until: float) -> fl
 
 
 def _free(run: Run, uid: str, versions: list[Version]) -> list[Span]:
-    """When, after all faults, a slot was free beyond doubt.
+    """When, after all faults, one and the same slot was free beyond doubt.
 
     A slot is taken from a claim on, until the operator can know that its launch is over.
     """
-    calm = run.calm_since(uid)
-    changes = sorted([*_caps(versions), *_taken(run, uid, versions), (run.history.end, 0)])
-    spans, slots, since = [], 0, inf
-    for time, change in changes:
-        slots += change
-        if slots > 0 and since == inf:
-            since = time
-        elif (slots <= 0 or time == run.history.end) and since < inf:
-            spans.append(Span(max(since, calm), time))
-            since = inf
+    calm, end, slots = run.calm_since(uid), run.history.end, _Slots()
+    for time, change in sorted([*_caps(versions), *_taken(run, uid, versions)]):
+        if time < end:
+            slots.change(time, change)
+    slots.change(end, -len(slots.free))
+    spans = [Span(max(span.begin, calm), span.end) for span in slots.spans]
     least = 3 * min(each.interval for each in versions)
     return [span for span in spans if span.end - span.begin > least]
+
+
+class _Slots:
+    """Since when each slot has been free, and when it was before that.
+
+    A claim takes the one that was free for longest: where launches end all the time, some slot is
+    free at any moment, though each is soon taken again.
+    """
+
+    def __init__(self) -> None:
+        self.free: deque[float] = deque()
+        self.spans: list[Span] = []
+        self._owed = 0
+
+    def change(self, time: float, change: int) -> None:
+        for _ in range(abs(change)):
+            if change > 0:
+                self._give(time)
+            else:
+                self._take(time)
+
+    def _give(self, time: float) -> None:
+        if self._owed > 0:
+            self._owed -= 1
+        else:
+            self.free.append(time)
+
+    def _take(self, time: float) -> None:
+        if self.free:
+            self.spans.append(Span(self.free.popleft(), time))
+        else:
+            self._owed += 1
 
 
 def _caps(versions: list[Version]) -> Iterator[tuple[float, int]]:

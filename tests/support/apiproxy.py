@@ -188,6 +188,7 @@ class ApiProxy:
             body=await request.read(),
             user_agent=request.headers.get("User-Agent", ""),
             time=time.time(),
+            port=request.transport.get_extra_info("peername")[1] if request.transport else 0,
         )
         self._seen.append(seen)
         rule = next((rule for rule in self._rules if rule.takes(seen)), None)

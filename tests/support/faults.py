@@ -97,8 +97,8 @@ Fault = Answer | LoseRequest | LoseReply | Delay | Stale | WatchFault
 class Request:
     """What a client asked, at a `time.time()`.
 
-    `forwarded` is the API server's answer, None if there is none (yet); `status` is what the client
-    was told, None if nothing (yet).
+    `port` is the client's, which tells its process. `forwarded` is the API server's answer, None if
+    there is none (yet); `status` is what the client was told, None if nothing (yet).
     """
 
     method: str
@@ -107,6 +107,7 @@ class Request:
     body: bytes
     user_agent: str
     time: float
+    port: int = 0
     forwarded: int | None = None
     status: int | None = None
 

@@ -144,6 +144,14 @@ class Process:
                 continue
 
 
+def has_port(pid: int, port: int) -> bool:
+    """Whether a process has a TCP connection from this port of its own."""
+    with contextlib.suppress(psutil.Error):
+        connections = psutil.Process(pid).net_connections("tcp4")
+        return any(each.laddr.port == port for each in connections)
+    return False
+
+
 def tied_to_parent(user: str | None = None) -> list[str]:
     """What to put before a command so that it dies with its parent, and runs as `user` if given.
 

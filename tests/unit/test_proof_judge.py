@@ -597,6 +597,14 @@ class TestLiveness:
         freed = of_jobs(job("b1", 1, 20), job("c1", 1), rows=[row("a", 10)], end=60.0)
         assert "from 20.000 on" in must_accuse(self.PROMISE, freed, JOBS).sentence
 
+    def test_slots_that_are_taken_again_one_after_the_other(self) -> None:
+        """One of two is free at any moment, each for a second."""
+        jobs = [job(f"b{n}", n, n + 0.8) for n in range(1, 30)]
+        busy = of_jobs(*jobs, rows=[row("a", 10, 30)], end=40.0)
+        assert not broken(self.PROMISE, busy, JOBS)
+        idle = of_jobs(*jobs[:15], rows=[row("a", 10, 30)], end=40.0)
+        assert "from 14.800 on" in must_accuse(self.PROMISE, idle, JOBS).sentence
+
     @pytest.mark.parametrize("given", [{"suspend": True}, {"concurrency": 0}])
     def test_nothing_may_be_launched(self, given: dict[str, Any]) -> None:
         stopped = self.idle(versions=[version(0.0, spec=spec(**given))])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 
 from scannerjob.model.conditions import find
@@ -225,6 +227,29 @@ def test_a_rest_that_ends_during_a_cycle_is_not_slept_over() -> None:
     until(world, "target.observe")
     world.advance(20)
     assert finish(world) < 1
+    world.finish_cycle(0)
+    world.finish_cycle(0)
+    assert phases(world) == ["Launched"]
+
+
+def test_a_rest_begun_by_a_clock_that_was_ahead_lasts_no_longer_than_another() -> None:
+    world = one(outcomes=True)
+    world.ahead = timedelta(hours=3)
+    world.finish_cycle(0)
+    world.finish_cycle(0)
+    (message,) = world.workers.messages
+    world.workers.start(message)
+    world.workers.report(message, Fact.FAILED)
+    world.advance(30)
+    world.finish_cycle(0)
+    assert phases(world) == ["Waiting"]
+
+    world.ahead = timedelta(0)
+    world.finish_cycle(0)
+    world.advance(1)
+    world.finish_cycle(0)
+    assert phases(world) == ["Waiting"]  # its rest is kept all the same
+    world.advance(30)
     world.finish_cycle(0)
     world.finish_cycle(0)
     assert phases(world) == ["Launched"]

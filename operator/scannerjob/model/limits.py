@@ -14,6 +14,8 @@ ORPHAN_AFTER = timedelta(seconds=5)
 LATEST_SEND = timedelta(minutes=15)
 # Workers may begin a message that long after it has expired: their clocks differ from ours.
 LATEST_START = timedelta(minutes=2)
+# What is dated further ahead was dated by a clock that was wrong, or ours has been set back.
+CLOCKS_DIFFER = timedelta(minutes=2)
 # A launch of which nothing is left is sent again after this, and then after twice as long.
 RESEND_FORGOTTEN = timedelta(seconds=30)
 # A claim that a look did not find is sent again only this soon after the look: however long its

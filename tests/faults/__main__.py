@@ -1,0 +1,114 @@
+"""`python -m tests.faults`: planned faults by the hundred, and whether a promise was broken."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from itertools import islice
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tests.faults.plans import plans
+from tests.faults.run import run
+from tests.harness.campaign import progress, side_by_side, stage
+from tests.harness.record import REPOSITORY, Record, tree
+from tests.harness.stage import Stage
+
+KIND = "fault"
+RECORD = REPOSITORY / "docs" / "proof" / "faults.jsonl"
+
+app = typer.Typer(no_args_is_help=True, add_completion=False)
+_Record = Annotated[Path, typer.Option(help="The file that verdicts are appended to.")]
+
+
+@app.command("list")
+def show() -> None:
+    """Print the names of all plans, and how many there are of each family."""
+    for name in sorted(plans()):
+        typer.echo(name)
+    counts = Counter(plan.family for plan in plans().values())
+    for family, count in counts.most_common():
+        typer.echo(f"{count:5}  {family}")
+    typer.echo(f"{counts.total():5}  in all")
+
+
+@app.command("run")
+def run_all(
+    count: Annotated[
+        int, typer.Option("--plans", help="How many are to be in the record, for this code.")
+    ] = 600,
+    only: Annotated[str, typer.Option(help="Plans whose names begin so.")] = "",
+    minutes: Annotated[float, typer.Option(help="Begin no trial after that.")] = 240,
+    stages: Annotated[int, typer.Option(help="How many trials run at once.")] = 2,
+    part: Annotated[str, typer.Option(hidden=True)] = "",
+    record: _Record = RECORD,
+) -> None:
+    """Run the plans that the record lacks for this code; exits 1 if a promise was broken."""
+    if not part:
+        options = ["--plans", str(count), "--only", only, "--minutes", str(minutes)]
+        code = side_by_side("tests.faults", ["run", *options, "--record", str(record)], stages)
+        summary(record)
+        raise typer.Exit(code)
+    mine, parts = map(int, part.split("/"))
+    wanted = islice((name for name in plans() if name.startswith(only)), count)
+    tried = _tried(record)
+    deadline = time.monotonic() + 60 * minutes
+    broken = 0
+    with stage() as opened:
+        for name in islice(wanted, mine, None, parts):
+            if name not in tried and time.monotonic() < deadline:
+                broken += not _try(opened, name, Record(record))
+    raise typer.Exit(bool(broken))
+
+
+@app.command()
+def replay(plan: str) -> None:
+    """Carry out one plan again; prints what the judge says, and keeps the logs."""
+    with stage() as opened:
+        verdict = run(plans()[plan], opened, keep=True)
+    typer.echo(f"{verdict}\n{verdict.notes}")
+    raise typer.Exit(not verdict.kept)
+
+
+@app.command()
+def summary(record: _Record = RECORD) -> None:
+    """Print what the record has for this code, by family, and which plans broke a promise."""
+    lines = [line for line in Record(record).lines(KIND) if line["tree"] == tree()]
+    counts = Counter(plans()[line["seed"]].family for line in lines)
+    broken = sorted(line["seed"] for line in lines if line["verdict"] != "kept")
+    for family, count in counts.most_common():
+        typer.echo(f"{count:5}  {family}")
+    typer.echo(f"{counts.total():5}  in all, {len(broken)} with a broken promise")
+    for name in broken:
+        typer.echo(name)
+
+
+def _tried(record: Path) -> set[str]:
+    return {line["seed"] for line in Record(record).lines(KIND) if line["tree"] == tree()}
+
+
+def _try(opened: Stage, name: str, record: Record) -> bool:
+    plan = plans()[name]
+    verdict = run(plan, opened)
+    seconds = round(verdict.seconds)
+    launches = len(verdict.history.messages) + len(verdict.history.jobs)
+    record.append(
+        KIND,
+        name,
+        kept=verdict.kept,
+        setting=str(plan.setting),
+        rows=verdict.done,
+        launches=launches,
+        seconds=seconds,
+    )
+    word = "kept" if verdict.kept else "BROKEN"
+    progress(f"{name}: {launches} launches, {verdict.done} rows done, {seconds} s: {word}")
+    if not verdict.kept:
+        progress(f"{verdict}\n{verdict.notes['folder']}")
+    return verdict.kept
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,37 @@
+"""A minute of planned faults, of several families; `make prove` goes on for hours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.faults.plans import plans
+from tests.faults.run import run
+from tests.harness.campaign import stage
+from tests.harness.stage import Stage
+
+pytestmark = pytest.mark.timeout(600)
+
+
+@pytest.fixture(scope="module")
+def opened() -> Iterator[Stage]:
+    with stage() as opened:
+        yield opened
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "watch/one-back-in-time/jobs-two/1",
+        "api/create-reply-lost/jobs-two/1",
+        "guard/reply-lost/guarded-rabbit-two/1",
+        "clock/stays-ahead/alone-guarded/1",
+        "state/disk-full/alone-guarded-two/1",
+    ],
+)
+def test_no_promise_is_broken_by_faults(opened: Stage, name: str) -> None:
+    verdict = run(plans()[name], opened)
+    assert verdict.kept, f"python -m tests.faults replay {name}\n{verdict}"
+    assert len(verdict.history.faults) == len(plans()[name].steps)
+    assert verdict.done > 20
