@@ -14,7 +14,7 @@ LINTED := $(wildcard operator/scannerjob tests tests/setup/servers benchmarks ex
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-unit test-services test-cluster test-security test-chart lint format bench prove \
-	soak sbom audit clean runtime dev servers control-plane helm constraints
+	planted soak sbom audit clean runtime dev servers control-plane helm constraints
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -40,6 +40,9 @@ test-security: servers control-plane helm ## Attack it, on real databases, broke
 
 test-chart: control-plane helm ## Install, upgrade and remove the Helm chart on a real control plane
 	@$(BIN)/pytest $(wildcard tests/chart)
+
+planted: servers control-plane helm ## Plant mistakes in the code one by one, and tell which tests notice (hours)
+	@$(BIN)/python -m tests.planted
 
 lint: $(DEV) ## Check format, style, types and the layers' contracts
 	@echo "Checking format and style (ruff), types (mypy) and layers (import-linter)"

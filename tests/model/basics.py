@@ -46,11 +46,13 @@ class Setup:
     they do at all times, and tasks may take their row out of the query before they are done.
     `lifetime`: messages expire, and tasks are killed at their deadline; without it a launch whose
     worker died without a word needs a person. `loses_ledgers`: its status may vanish, which only a
-    lifetime mends. `unfetchable`: of so many rows a look by key tells nothing.
+    lifetime mends. `unfetchable`: of so many rows a look by key tells nothing. `limit`: the query
+    has a LIMIT of its own, if it is not 0.
 
     `jobs`: rows become Jobs, which tell their ends. `refused`: of so many rows the API server takes
-    no Job. `predecessor`: a Job of an earlier ScannerJob runs at first. `history`: so many Jobs
-    that ended are kept, `ttl`: for so many seconds.
+    no Job. `predecessor`: a Job of an earlier ScannerJob runs at first. `taken`: so many of the
+    first Jobs find that somebody else's has their name. `history`: so many Jobs that ended are
+    kept, `ttl`: for so many seconds.
     """
 
     idempotent: bool = True
@@ -62,11 +64,13 @@ class Setup:
     cap: int = 2
     rows: int = 4
     unfetchable: int = 0
+    limit: int = 0
     attempts: int = 3
     cooldown: str = "0s"
     jobs: bool = False
     refused: int = 0
     predecessor: bool = False
+    taken: int = 0
     history: int = 0
     ttl: int | None = None
 

@@ -37,7 +37,8 @@ class Job:
 
     @property
     def ended(self) -> bool:
-        return view(self.document).end is not None
+        conditions = self.document.get("status", {}).get("conditions", ())
+        return any(each["type"] in ("Complete", "Failed") for each in conditions)
 
 
 @dataclass
@@ -63,6 +64,8 @@ class Cluster:
         self._world = world
         self._version = 0
         self._created: set[str] = set()
+        self._made: set[str] = set()
+        self._strangers: dict[str, Document] = {}
         self.jobs: dict[str, Job] = {}
         self.late: list[LateCreate] = []
         self.watches: list[Watch] = []
@@ -103,7 +106,7 @@ class Cluster:
     def create(self, document: Document, pod: Message) -> Document | None:
         """The Job as it is then, or None where there is one of this name."""
         name = document["metadata"]["name"]
-        if name in self.jobs:
+        if name in self.jobs or self._is_a_strangers(name):
             return None
         self._judge_create(pod.id)
         self._version += 1
@@ -115,6 +118,14 @@ class Cluster:
         job = self.jobs[name] = Job(document, self._world.workers.get(pod))
         self._changed("ADDED", job)
         return deepcopy(job.document)
+
+    def _is_a_strangers(self, name: str) -> bool:
+        """Whether somebody else has a Job of this name, as those have who are quicker."""
+        quicker = len(self._strangers) < self._world.setup.taken
+        if quicker and not self._created:
+            metadata = {"name": name, "namespace": REF.namespace, "uid": f"stranger of {name}"}
+            self._strangers[name] = {"metadata": metadata}
+        return name in self._strangers
 
     def _judge_create(self, launch: str) -> None:
         if self.alive([launch]):
@@ -129,9 +140,19 @@ class Cluster:
         """All Jobs as they are now."""
         return [deepcopy(job.document) for job in self.jobs.values()]
 
+    def named(self, name: str) -> Document | None:
+        """The Job of this name, whosever it is."""
+        found = self.jobs[name].document if name in self.jobs else self._strangers.get(name)
+        return deepcopy(found)
+
     def pods(self, launches: Collection[str]) -> list[Document]:
         """The pods of these launches, whether their Jobs are there or not."""
-        return [_pod(pod) for pod in self._world.workers.messages if pod.id in launches]
+        pods = [pod for pod in self._world.workers.messages if pod.id in launches]
+        return [_pod(pod) for pod in pods if self._is_made(pod)]
+
+    def _is_made(self, pod: Message) -> bool:
+        """Whether there is a pod yet: the Job controller makes it some time after the Job."""
+        return pod.state != "queued" or pod.id in self._made
 
     def alive(self, launches: Collection[str]) -> set[str]:
         """Those of these launches of which a pod has not ended."""
@@ -148,14 +169,25 @@ class Cluster:
     # What becomes of Jobs.
 
     def control(self) -> None:
-        """The Job controller sees which pods have ended."""
+        """The Job controller makes the pods that are missing, and sees which have ended."""
         for job in self.jobs.values():
+            self._made.add(job.launch)
             if job.pod.state == "gone" and not job.ended:
                 end = "Complete" if job.pod.result is Fact.SUCCEEDED else "Failed"
                 self._world.note(f"the Job of {job.launch} is {end}")
                 condition = {"type": end, "status": "True", "lastTransitionTime": self._time()}
                 job.document["status"] = {"conditions": [condition]}
                 self._changed("MODIFIED", job)
+
+    def doom(self, index: int) -> None:
+        """A Job is past its deadline, or out of attempts; a pod of it, on a lost node, goes on."""
+        jobs = list(self.jobs.values())
+        job = jobs[index % len(jobs)]
+        if not job.ended:
+            self._world.note(f"the Job of {job.launch} is to fail")
+            condition = {"type": "FailureTarget", "status": "True"}
+            job.document["status"] = {"conditions": [condition]}
+            self._changed("MODIFIED", job)
 
     def expire(self, name: str, seconds: int) -> None:
         """Remove this Job so long after its end."""
@@ -206,6 +238,8 @@ class Cluster:
                 self._world.workers.die(pod)
 
     def _gone(self, job: Job) -> None:
+        if not self._is_made(job.pod):
+            self._world.workers.die(job.pod)
         del self.jobs[job.document["metadata"]["name"]]
         self._changed("DELETED", job)
 

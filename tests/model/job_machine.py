@@ -18,10 +18,12 @@ SETUPS: dict[str, st.SearchStrategy[Any]] = {
     "cap": st.integers(1, 3),
     "rows": st.integers(1, 4),
     "unfetchable": st.sampled_from([0, 0, 1, 4]),
+    "limit": st.sampled_from([0, 0, 0, 1, 2]),
     "attempts": st.sampled_from([3, 1]),
     "cooldown": st.sampled_from(["0s", "2s", "45s"]),
     "refused": st.sampled_from([0, 0, 1]),
     "predecessor": st.sampled_from([False, False, True]),
+    "taken": st.sampled_from([0, 0, 1]),
     "history": st.integers(0, 1),
     "ttl": st.sampled_from([None, None, 60]),
 }
@@ -102,6 +104,12 @@ class JobCycle(Cycle):
         for _ in range(steps):
             self.world.step_aside(n)
         self.world.step_aside(n, data.draw(self._some_fault()))
+
+    @precondition(lambda self: self.world.cluster.jobs)
+    @rule(index=st.integers(0, 3))
+    def doom(self, index: int) -> None:
+        """A Job is to fail, as soon as its pod has ended."""
+        self.world.cluster.doom(index)
 
     @precondition(lambda self: self.world.cluster.jobs)
     @rule(index=st.integers(0, 3))

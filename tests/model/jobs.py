@@ -133,11 +133,11 @@ class Api:
 
     async def get(self, namespace: str, name: str) -> Document:
         await self._may_fail("jobs.get")
-        found = [job for job in self._cluster.found() if job["metadata"]["name"] == name]
+        found = self._cluster.named(name)
         await Pause("jobs.get: answered")
-        if not found:
+        if found is None:
             raise RefusedError(404, "NotFound", "there is none")
-        return found[0]
+        return found
 
     async def find(self, namespace: str, selector: str) -> list[Document]:
         await self._may_fail("jobs.find")

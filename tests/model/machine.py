@@ -37,6 +37,7 @@ SETUPS: dict[str, st.SearchStrategy[Any]] = {
     "cap": st.integers(1, 3),
     "rows": st.integers(1, 4),
     "unfetchable": st.sampled_from([0, 0, 1, 4]),
+    "limit": st.sampled_from([0, 0, 0, 1, 2]),
     "attempts": st.sampled_from([3, 1]),
     "cooldown": st.sampled_from(["0s", "2s", "45s"]),
 }

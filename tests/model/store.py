@@ -33,6 +33,8 @@ class Store:
         self._before: Snapshot | None = None
         self._closed: set[str] = set()
         self._lost_until = START
+        # When an end was last counted of which a worker was the cause.
+        self._last_end = START
 
     async def read(self, ref: Ref) -> Snapshot | None:
         fault = await Pause("store.read")
@@ -129,6 +131,7 @@ class Store:
         self._judge_ends(before, self.status)
         self._judge_claims({launch_id for launch_id, _ in sends} - _sends(before).keys())
         self._judge_rests(before)
+        self._judge_first_attempts(before)
         if sends:
             self._judge_time()
             self._judge_jobs()
@@ -183,11 +186,36 @@ class Store:
 
     def _judge_rests(self, before: Mapping[str, Any]) -> None:
         """That a row which left is not seen at once costs no attempt: the cooldown is longer."""
-        known = {item["id"] for item in before.get("items", ()) if item["phase"] != "Cooling"}
+        known = {item["id"] for item in before.get("items", ()) if not _had_slot(item)}
         for item in self.status["items"]:
             still_matches = item.get("reason") == "StillMatches" and item["id"] not in known
             if still_matches and self._is_done(item):
                 self._world.violated(f"{item['key']} is done, and said to match still")
+
+    def _judge_first_attempts(self, before: Mapping[str, Any]) -> None:
+        """That a row which a launch has left undone is not launched as if it were new."""
+        if before.get("queryHash") != self.status.get("queryHash"):
+            return
+        known = {each["key"]: each["id"] for each in before.get("items", ()) if _had_slot(each)}
+        for item in self.status["items"]:
+            launch_id = known.get(item["key"], item["id"])
+            is_new = item["attempt"] == 1 and "reason" not in item
+            if item["id"] != launch_id and is_new and self._has_failed(launch_id):
+                self._world.violated(f"{item['key']} matches still, and is launched as a new row")
+
+    def _has_failed(self, launch_id: str) -> bool:
+        """Whether this launch has ended, and its row has matched ever since."""
+        messages = [each for each in self._world.workers.messages if each.id == launch_id]
+        rows = [(self._world.rows[each.row], each) for each in messages if each.result]
+        return any(row.pending and row.generation == each.generation for row, each in rows)
+
+    def _judge_lost(self, launch: Mapping[str, Any], after: Mapping[str, Any]) -> None:
+        """That a launch which nobody began costs no attempt while nobody worked."""
+        item = next((each for each in after["items"] if each["key"] == launch["key"]), None)
+        spent = item and (item["phase"] == "Parked" or item["attempt"] > launch["attempt"])
+        began = launch["id"] in self._world.workers.executed or self._last_end >= since(launch)
+        if item and spent and item.get("reason") == "Lost" and not began:
+            self._world.violated(f"{launch['id']} costs an attempt, and nobody worked meanwhile")
 
     def _is_done(self, item: Mapping[str, Any]) -> bool:
         name = self._world.table.name_of(item["key"], self.status.get("key", ("id",)))
@@ -202,10 +230,10 @@ class Store:
         taken_in = new.keys() - old.keys() - _claims(after).keys()
         if len(new) - len(taken_in) > max(len(old), world.spec["concurrency"]):
             world.violated(f"cap: a write brings {len(new)} launches")
-        if unlaunched := taken_in - world.workers.landed:
-            world.violated(f"{unlaunched} are taken in, but were never launched")
-        launched = sum(item["phase"] == "Launched" for item in new.values())
-        if after["launched"] != _ended(after) + launched:
+        launched = {i for i, item in new.items() if item["phase"] == "Launched"}
+        if unlaunched := launched - world.workers.landed:
+            world.violated(f"{unlaunched} count as launched, but never were")
+        if after["launched"] != _ended(after) + len(launched):
             world.violated("counters: launched is not succeeded + failed + lost + outstanding")
         if "items" not in before:
             return
@@ -214,8 +242,11 @@ class Store:
         landed = len(left & world.workers.landed - world.cluster.by_hand)
         if not landed <= counted <= len(left):
             world.violated(f"counters: {counted} ends for {landed} of {len(left)} launches")
+        if _worked(after) > _worked(before):
+            self._last_end = world.now
         for launch_id in left:
             world.workers.judge_end(launch_id)
+            self._judge_lost(old[launch_id], after)
         self._closed |= left
 
 
@@ -237,6 +268,15 @@ def _claims(status: Mapping[str, Any]) -> dict[str, int]:
 def _outstanding(status: Mapping[str, Any]) -> dict[str, Any]:
     phases = ("Claimed", "Launched")
     return {item["id"]: item for item in status.get("items", ()) if item["phase"] in phases}
+
+
+def _had_slot(item: Mapping[str, Any]) -> bool:
+    """Whether an item stands for a launch, one that is out or one that succeeded."""
+    return item["phase"] in ("Claimed", "Launched", "Cooling")
+
+
+def _worked(status: Mapping[str, Any]) -> int:
+    return int(status.get("succeeded", 0)) + int(status.get("failed", 0))
 
 
 def _ended(status: Mapping[str, Any]) -> int:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 # By which columns rows can be known. What one row is called by one, another is called by the other.
 KEYS = (("id",), ("number",))
+QUERY, ANOTHER_QUERY = "query", "another query"
 
 
 @dataclass
@@ -36,7 +37,7 @@ class Table:
         self._world = world
         self.rows = {f"[{n}]": RowState() for n in range(world.setup.rows)}
         self.key = KEYS[0]
-        self.query = "query"
+        self.query = QUERY
 
     @property
     def query_hash(self) -> str:
@@ -50,9 +51,15 @@ class Table:
             row.pending, row.left_at = False, self._world.now
 
     def shown(self) -> list[str]:
-        """The rows that a scan finds: all that match, and those of which it is not yet seen."""
+        """The rows that a scan finds: all that match, and those of which it is not yet seen.
+
+        Another query does not find the first row, whatever becomes of it.
+        """
         seen_until = self._world.now - self._world.setup.lag
-        return [name for name, row in self.rows.items() if row.pending or row.left_at > seen_until]
+        names = list(self.rows)[0 if self.query == QUERY else 1 :]
+        rows = [(name, self.rows[name]) for name in names]
+        shown = [name for name, row in rows if row.pending or row.left_at > seen_until]
+        return shown[: self._world.setup.limit or None]
 
     def lags(self) -> bool:
         """Whether a scan would find what no longer matches."""
@@ -82,7 +89,13 @@ class Source:
         await self._may_fail("source.scan")
         found = self._shown()
         first = tuple(found.values())[:limit]
-        rows = Rows(self.query_hash, first, complete=len(found) < limit, key=self._key)
+        rows = Rows(
+            self.query_hash,
+            first,
+            complete=len(found) < limit,
+            absence_knowable=not self._world.setup.limit,
+            key=self._key,
+        )
         await Pause("source.scan: answered")
         return rows
 
@@ -90,7 +103,8 @@ class Source:
         await self._may_fail("source.fetch")
         found, told = self._shown(), set(keys) - self._unfetchable()
         fetched = tuple(row for key, row in found.items() if key in told)
-        rows = replace(rows, fetched=fetched, absent=frozenset(told - found.keys()))
+        absent = told - found.keys() if rows.absence_knowable else ()
+        rows = replace(rows, fetched=fetched, absent=frozenset(absent))
         await Pause("source.fetch: answered")
         return rows
 

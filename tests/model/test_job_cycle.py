@@ -23,6 +23,7 @@ from scannerjob.observer import Observer
 from scannerjob.scan import Scanner
 from scannerjob.targets.job import target
 from scannerjob.targets.job.target import JobTarget
+from scannerjob.targets.job.view import JobView, view
 from tests.model.basics import Fault, Setup, Violation
 from tests.model.job_machine import JobCycle
 from tests.model.jobs import Process
@@ -103,6 +104,18 @@ def _jobs_sent_twice_are_gone_at_once(patch: pytest.MonkeyPatch) -> None:
 
 def _is_gone_at_once(item: Item, seen: Observation | None, read_at: datetime) -> bool:
     return is_gone(replace(item, sends=1), seen, read_at)
+
+
+def _jobs_go_once_they_have_ended(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(target, "ended", lambda jobs, _: [job for job in jobs if job.end])
+
+
+def _what_will_fail_has_failed(patch: pytest.MonkeyPatch) -> None:
+    def fails(job: Mapping[str, Any]) -> JobView:
+        seen = view(job)
+        return replace(seen, end="Failed") if seen.ending else seen
+
+    patch.setattr(target, "view", fails)
 
 
 def _late_words_are_taken_in(patch: pytest.MonkeyPatch) -> None:
@@ -232,11 +245,37 @@ def _the_watch_tells_nothing(world: World) -> None:
     world.finish_cycle(1)
 
 
+def _the_database_is_away(world: World) -> None:
+    """... for so long after a Job has failed that no create of it can be on its way any more."""
+    world.finish_cycle(0)
+    world.workers.start(world.workers.messages[0])
+    world.workers.report(world.workers.messages[0], Fact.FAILED)
+    world.cluster.control()
+    for _ in range(3):
+        world.advance(10 * 60)
+        while not world.operators[0].where.startswith("source"):
+            world.step(0)
+        world.step(0, Fault.REFUSED)
+        world.finish_cycle(0)
+
+
+def _a_node_is_lost(world: World) -> None:
+    """... with a pod whose Job is to fail, and which may run on all the same."""
+    world.edit_lifetime(False)
+    world.finish_cycle(0)
+    world.workers.start(world.workers.messages[0])
+    world.cluster.doom(0)
+    world.advance(61)
+    world.finish_cycle(0)
+
+
 WAYS: dict[Callable[[World], None], Callable[[pytest.MonkeyPatch], None]] = {
     _the_job_ends_and_goes: _names_are_free_once_their_end_is_counted,
     _the_job_is_deleted_by_hand: _jobs_sent_twice_are_gone_at_once,
     _the_late_job_is_deleted_by_hand: _a_job_is_made_again_beside_a_pod_of_the_first,
     _the_watch_tells_late: _late_words_are_taken_in,
+    _a_node_is_lost: _what_will_fail_has_failed,
+    _the_database_is_away: _jobs_go_once_they_have_ended,
     _the_watch_tells_nothing: _a_lost_ledger_is_taken_for_what_was_seen,
 }
 

@@ -24,7 +24,7 @@ from tests.model.basics import REF, RESEND_WITHIN, START, Fault, Pause, Setup, V
 from tests.model.broker import Broker, Target
 from tests.model.cluster import Cluster
 from tests.model.store import Store, since
-from tests.model.table import KEYS, RowState, Source, Table
+from tests.model.table import ANOTHER_QUERY, KEYS, QUERY, RowState, Source, Table
 from tests.model.workers import Workers
 from tests.support.notices import Told
 
@@ -75,8 +75,8 @@ class World:
         # Whether the next observation comes with word that something has ended, true or not.
         self.hinted = False
         self._patch = pytest.MonkeyPatch()
-        if setup.jobs:
-            jobs.install(self._patch, self)
+        # In any world: a client of a real API server takes long to make.
+        jobs.install(self._patch, self)
         if setup.predecessor:
             self.cluster.begin_with_a_predecessor()
         self._ids = self._ticks = 0
@@ -212,8 +212,8 @@ class World:
         self.edit(**setup.document())
 
     def edit_query(self) -> None:
-        """A person changes the query; it still finds the same rows."""
-        self.table.query = "another query" if self.table.query == "query" else "query"
+        """A person changes the query; see `Table.shown`."""
+        self.table.query = ANOTHER_QUERY if self.table.query == QUERY else QUERY
         self.edit(query=f"SELECT id FROM ({self.table.query})")
 
     def edit_key(self) -> None:
@@ -285,6 +285,8 @@ class World:
         self._work_off()
         self.advance(self.setup.lag.total_seconds())
         self.store.accept()
+        if self.table.query != QUERY:
+            self.edit_query()
         status = self.store.status
         if self.table.key != tuple(status.get("key", self.table.key)):
             self.edit_key()
@@ -305,7 +307,7 @@ class World:
         if sum(held[name]["phase"] != "Parked" for name in stuck) >= self.spec["concurrency"]:
             return True
         resting = {name for name, item in held.items() if self._may_stay(name, item)}
-        pending = {name for name, row in self.rows.items() if row.pending}
+        pending = {name for name in self.table.shown() if self.rows[name].pending}
         return pending <= stuck and held.keys() <= stuck | resting
 
     def _name(self, item: Mapping[str, Any]) -> str:
@@ -313,8 +315,10 @@ class World:
 
     def _may_stay(self, name: str, item: Mapping[str, Any]) -> bool:
         """Whether an item holds up nothing: it cools, or that its row left can't be told."""
+        unseen = self.setup.limit and name not in self.table.shown()
         unfetchable = self.setup.unfetchable and not self.rows[name].pending
-        return item["phase"] == "Cooling" or (item["phase"] == "Waiting" and bool(unfetchable))
+        untold = item["phase"] == "Waiting" and bool(unseen or unfetchable)
+        return item["phase"] == "Cooling" or untold
 
     def _for_a_person(self, item: Mapping[str, Any]) -> bool:
         """Whether an item may stay as it is: parked, or held without any means to know."""
@@ -325,7 +329,8 @@ class World:
         if self.setup.jobs:
             return False
         unsure = not self.setup.idempotent or self.now - since(item) >= RESEND_WITHIN
-        return item["phase"] == "Launched" or unsure or self.setup.unfetchable > 0
+        untold = self.setup.unfetchable or self.setup.limit
+        return item["phase"] == "Launched" or unsure or untold > 0
 
 
 class _Connector:

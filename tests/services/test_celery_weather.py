@@ -188,6 +188,30 @@ def test_a_process_that_was_frozen_sends_nothing_late(
     assert client.llen("celery") == 0
 
 
+def test_a_process_whose_loop_is_held_up_sends_nothing_late(
+    redis_server: RedisServer, target: CeleryTarget, client: redis.Redis
+) -> None:
+    """The loop ends calls at their deadline; a thread that it cannot stop looks at the time."""
+
+    async def scenario() -> None:
+        await target.launch(make_sends(1), soon())
+        connections = len(client.client_list())
+        redis_server.pause()
+        deadline = soon(1)
+        late = asyncio.create_task(target.launch(make_sends(3), deadline))
+        await asyncio.sleep(0)  # it begins
+        eventually(lambda: soon(0) > deadline, message="the deadline has passed")
+        redis_server.resume()
+        eventually(
+            lambda: len(client.client_list()) < connections or client.llen("celery") > 1,
+            message="the publisher has given up, or sent it",
+        )
+        assert facts(await late) == NOT_SENT
+
+    asyncio.run(scenario())
+    assert client.llen("celery") == 1
+
+
 @pytest.mark.parametrize(
     ("spoil", "repair", "expected"),
     [
