@@ -15,6 +15,9 @@ from tests.misoperations.scene import Scene
 from tests.proof.history import Fault
 from tests.support.api import ApiError
 
+# After a change nothing is left alone any more, and no row rests for longer than two seconds.
+_RECOVERY = 8.0
+
 
 def run(plan: Plan, stage: Stage, *, keep: bool = False) -> Verdict:
     """The verdict on what happened.
@@ -31,7 +34,7 @@ def run(plan: Plan, stage: Stage, *, keep: bool = False) -> Verdict:
         hand.put_right()
         scene.faults += [Fault("hand", began, time.time(), uid) for uid in scene.uids]
         done_meanwhile = scene.neighbours_done()
-        verdict = scene.finish(within=PATIENCE + 60)
+        verdict = scene.finish(within=PATIENCE + 60, recovery=_RECOVERY)
         hand.look_back(verdict, done_meanwhile)
         steps = [step.name for step, _ in plan.steps]
         verdict.notes.update(steps=steps, complaints=hand.complaints, neighbour=done_meanwhile)

@@ -15,7 +15,7 @@ from tests.misoperations.run import is_right, run
 pytestmark = pytest.mark.timeout(900)
 
 # Into so many hands: the more there are, the fewer changes each has.
-HANDS = 30
+HANDS = 40
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +26,6 @@ def opened() -> Iterator[Stage]:
 
 @pytest.mark.parametrize("target", ["celery", "job"])
 def test_whatever_is_changed_by_hand_all_recovers(opened: Stage, target: Target) -> None:
-    verdict = run(plan(1, target, HANDS), opened)
+    verdict = run(plan(3, target, HANDS), opened)
     assert is_right(verdict), "\n".join([str(verdict), *verdict.notes["complaints"]])
     assert verdict.done > 0
