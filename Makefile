@@ -62,6 +62,8 @@ prove: servers control-plane helm ## Try to break the promises for hours; goes o
 	@$(BIN)/python -m tests.model.explore
 	@$(BIN)/python -m tests.model.prove
 	@$(BIN)/python -m tests.crash prove
+	@$(BIN)/python -m tests.faults run
+	@$(BIN)/python -m tests.misoperations prove
 
 sbom: $(DEV) ## Write the software bill of materials of the image to dist/sbom.json
 	@$(BIN)/python tests/setup/sbom.py dist/sbom.json
