@@ -34,10 +34,7 @@ def hide(user: Hashable, *urls: str) -> None:
 
 
 class _OneLine(logging.Formatter):
-    """Keeps a message on its line, whatever a database or a broker wrote into it.
-
-    The lines of a traceback are indented, so that none of them is taken for another message.
-    """
+    """Keeps a message on its line, whatever a database or a broker wrote into it."""
 
     @staticmethod
     def converter(seconds: float | None) -> time.struct_time:

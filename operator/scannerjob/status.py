@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from scannerjob.model.conditions import Condition, stamped
-from scannerjob.model.ledger import Ledger, format_time, ledger_to_status, parse_time
+from scannerjob.model.ledger import Ledger, format_time, ledger_to_status, time_of_others
 from scannerjob.model.limits import LAST_SCAN_EVERY
 from scannerjob.ports import Snapshot
 
@@ -39,13 +39,5 @@ def differs(status: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
     """Whether a status is worth a write: `lastScanTime` alone is only now and then."""
     if {**status, "lastScanTime": None} != {**before, "lastScanTime": None}:
         return True
-    now, then = (_scanned_at(each) for each in (status, before))
+    now, then = (time_of_others(each.get("lastScanTime")) for each in (status, before))
     return now is not None and (then is None or abs(now - then) >= LAST_SCAN_EVERY)
-
-
-def _scanned_at(status: Mapping[str, Any]) -> datetime | None:
-    """When it says that the database was read; whoever may write a status may have written it."""
-    try:
-        return parse_time(status.get("lastScanTime"))
-    except (TypeError, ValueError):
-        return None

@@ -7,20 +7,15 @@ of itself.
 
 from __future__ import annotations
 
-import contextlib
 import json
-import threading
-import time
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Self
 
 import psycopg
-import urllib3
 
-from tests.support.api import Api, ApiError, Watch
+from tests.harness.witnesses.collection import Collection
 from tests.support.controlplane import ControlPlane
 from tests.support.kubelet import Kubelet
 from tests.support.pods import Pod
@@ -54,12 +49,8 @@ class JobWatch:
     def __init__(self, plane: ControlPlane, namespace: str) -> None:
         self.jobs: dict[str, SeenJob] = {}
         self.peak = 0
-        self._api = Api(plane.kubeconfig())
-        self._path = f"/apis/batch/v1/namespaces/{namespace}/jobs"
-        self._version = ""
-        self._watch: Watch | None = None
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._see, daemon=True)
+        path = f"/apis/batch/v1/namespaces/{namespace}/jobs"
+        self._collection = Collection(plane.kubeconfig(), path, self._note)
 
     @property
     def unfinished(self) -> list[SeenJob]:
@@ -71,50 +62,20 @@ class JobWatch:
         return [job for job in list(self.jobs.values()) if not job.deleted]
 
     def start(self) -> None:
-        self._version = self._api.get(self._path)["metadata"]["resourceVersion"]
-        self._thread.start()
+        self._collection.start()
 
     def stop(self) -> None:
-        self._stopped.set()
-        if self._watch is not None:
-            self._watch.close()
-        self._thread.join()
+        self._collection.stop()
 
-    def _see(self) -> None:
-        while not self._stopped.is_set():
-            with contextlib.suppress(ApiError, urllib3.exceptions.HTTPError, OSError):
-                for event in self._events():
-                    self._note(event["type"], event["object"])
-            self._stopped.wait(0.1)
-
-    def _events(self) -> Iterator[dict[str, Any]]:
-        self._watch = self._api.watch(self._path, self._version)
-        for event in self._watch:
-            if event["type"] == "ERROR":
-                # An API server that was started anew has no events of before.
-                yield from self._listed()
-                return
-            self._version = event["object"]["metadata"]["resourceVersion"]
-            yield event
-
-    def _listed(self) -> Iterator[dict[str, Any]]:
-        found = self._api.get(self._path)
-        for uid in self.jobs.keys() - {job["metadata"]["uid"] for job in found["items"]}:
-            self.jobs[uid].deleted = True
-        for job in found["items"]:
-            yield {"type": "MODIFIED", "object": job}
-        self._version = found["metadata"]["resourceVersion"]
-
-    def _note(self, kind: str, job: dict[str, Any]) -> None:
+    def _note(self, now: float, job: dict[str, Any], gone: bool) -> None:
         metadata = job["metadata"]
         labels, annotations = metadata.get("labels") or {}, metadata.get("annotations") or {}
-        now = time.time()
         new = SeenJob(metadata["name"], labels.get(LAUNCH, ""), annotations.get(KEY, ""), now)
         seen = self.jobs.setdefault(metadata["uid"], new)
         conditions = job.get("status", {}).get("conditions") or ()
         if any(each["type"] in _ENDS and each["status"] == "True" for each in conditions):
             seen.ended_at = seen.ended_at or now
-        seen.deleted |= kind == "DELETED"
+        seen.deleted |= gone
         self.peak = max(self.peak, len(self.unfinished))
 
 

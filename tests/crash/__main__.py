@@ -13,7 +13,15 @@ import typer
 
 from tests.crash.plan import Plan, plan
 from tests.crash.run import run
-from tests.harness.campaign import progress, side_by_side, stage
+from tests.harness.campaign import (
+    Minutes,
+    Part,
+    RecordFile,
+    Stages,
+    note,
+    side_by_side,
+    stage,
+)
 from tests.harness.record import REPOSITORY, Record
 from tests.harness.setting import Target
 from tests.harness.trial import Verdict
@@ -21,7 +29,6 @@ from tests.harness.trial import Verdict
 RECORD = REPOSITORY / "docs" / "proof" / "crash.jsonl"
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
-_Record = Annotated[Path, typer.Option(help="The file that verdicts are appended to.")]
 
 
 @app.command()
@@ -29,13 +36,13 @@ def prove(
     kills: Annotated[
         int, typer.Option(help="How many are to be in the record, per target.")
     ] = 1000,
-    minutes: Annotated[float, typer.Option(help="Begin no trial after that.")] = 240,
+    minutes: Minutes = 240,
     target: Annotated[
         list[str] | None, typer.Option(help="celery, job; both if not given.")
     ] = None,
-    stages: Annotated[int, typer.Option(help="How many trials run at once.")] = 2,
-    part: Annotated[str, typer.Option(hidden=True)] = "",
-    record: _Record = RECORD,
+    stages: Stages = 2,
+    part: Part = "",
+    record: RecordFile = RECORD,
 ) -> None:
     """Kill until the record has so many kills for each target; exits 1 if a promise was broken."""
     targets: list[Target] = [each for each in ("celery", "job") if each in (target or [each])]
@@ -67,7 +74,7 @@ def replay(target: Target, seed: int) -> None:
 
 
 @app.command()
-def summary(record: _Record = RECORD) -> None:
+def summary(record: RecordFile = RECORD) -> None:
     """Print what the record has: kills by target and by point, and what was broken."""
     killed = _killed(record)
     lines = list(Record(record).lines("crash"))
@@ -98,25 +105,10 @@ def _killed(record: Path) -> Counter[str]:
 
 
 def _try(one: Plan, verdict: Verdict, target: str, record: Record) -> bool:
-    notes = verdict.notes
-    record.append(
-        "crash",
-        one.seed,
-        kept=verdict.kept,
-        target=target,
-        setting=str(one.setting),
-        kills=notes["kills"],
-        points=notes["points"],
-        rows=verdict.done,
-        launches=len(verdict.history.messages) + len(verdict.history.jobs),
-        seconds=round(verdict.seconds),
-    )
-    progress(
-        f"{target} {one.seed} ({one.setting}): {notes['kills']} killed, {verdict.done} rows done, "
-        f"{verdict.seconds:.0f} s: {'kept' if verdict.kept else 'BROKEN'}"
-    )
-    if not verdict.kept:
-        progress(f"{verdict}\n{notes['folder']}")
+    kills, points = verdict.notes["kills"], verdict.notes["points"]
+    name = f"{target} {one.seed} ({one.setting}), {kills} killed"
+    more = {"target": target, "kills": kills, "points": points}
+    note(record, "crash", one.seed, one.setting, verdict, name, kept=verdict.kept, **more)
     return verdict.kept
 
 

@@ -20,9 +20,7 @@ _FEWEST_ROWS, _MORE_ROWS = 6, 6
 def run(plan: Plan, stage: Stage, *, keep: bool = False) -> Verdict:
     """The verdict on what happened; `notes` tells how many were killed, and where."""
     with Trial(stage, plan.setting) as trial:
-        trial.start()
-        for operator in trial.operators:
-            operator.kill()
+        trial.apply()
         killed: Counter[str] = Counter()
         with trial.fault("operator"):
             _kill(plan, trial, killed)

@@ -12,7 +12,15 @@ import typer
 
 from tests.faults.plans import plans
 from tests.faults.run import run
-from tests.harness.campaign import progress, side_by_side, stage
+from tests.harness.campaign import (
+    Minutes,
+    Part,
+    RecordFile,
+    Stages,
+    note,
+    side_by_side,
+    stage,
+)
 from tests.harness.record import REPOSITORY, Record, tree
 from tests.harness.stage import Stage
 
@@ -20,7 +28,6 @@ KIND = "fault"
 RECORD = REPOSITORY / "docs" / "proof" / "faults.jsonl"
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
-_Record = Annotated[Path, typer.Option(help="The file that verdicts are appended to.")]
 
 
 @app.command("list")
@@ -40,10 +47,10 @@ def run_all(
         int, typer.Option("--plans", help="How many are to be in the record, for this code.")
     ] = 600,
     only: Annotated[str, typer.Option(help="Plans whose names begin so.")] = "",
-    minutes: Annotated[float, typer.Option(help="Begin no trial after that.")] = 240,
-    stages: Annotated[int, typer.Option(help="How many trials run at once.")] = 2,
-    part: Annotated[str, typer.Option(hidden=True)] = "",
-    record: _Record = RECORD,
+    minutes: Minutes = 240,
+    stages: Stages = 2,
+    part: Part = "",
+    record: RecordFile = RECORD,
 ) -> None:
     """Run the plans that the record lacks for this code; exits 1 if a promise was broken."""
     if not part:
@@ -73,7 +80,7 @@ def replay(plan: str) -> None:
 
 
 @app.command()
-def summary(record: _Record = RECORD) -> None:
+def summary(record: RecordFile = RECORD) -> None:
     """Print what the record has for this code, by family, and which plans broke a promise."""
     lines = [line for line in Record(record).lines(KIND) if line["tree"] == tree()]
     counts = Counter(plans()[line["seed"]].family for line in lines)
@@ -92,21 +99,7 @@ def _tried(record: Path) -> set[str]:
 def _try(opened: Stage, name: str, record: Record) -> bool:
     plan = plans()[name]
     verdict = run(plan, opened)
-    seconds = round(verdict.seconds)
-    launches = len(verdict.history.messages) + len(verdict.history.jobs)
-    record.append(
-        KIND,
-        name,
-        kept=verdict.kept,
-        setting=str(plan.setting),
-        rows=verdict.done,
-        launches=launches,
-        seconds=seconds,
-    )
-    word = "kept" if verdict.kept else "BROKEN"
-    progress(f"{name}: {launches} launches, {verdict.done} rows done, {seconds} s: {word}")
-    if not verdict.kept:
-        progress(f"{verdict}\n{verdict.notes['folder']}")
+    note(record, KIND, name, plan.setting, verdict, name, kept=verdict.kept)
     return verdict.kept
 
 

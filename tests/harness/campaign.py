@@ -11,9 +11,20 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Annotated, Any
 
+import typer
+
+from tests.harness.record import Record
+from tests.harness.setting import Setting
 from tests.harness.stage import Stage
-from tests.harness.trial import KEPT
+from tests.harness.trial import KEPT, Verdict
+
+# Options of each campaign's command.
+Minutes = Annotated[float, typer.Option(help="Begin no trial after that.")]
+Stages = Annotated[int, typer.Option(help="How many trials run at once.")]
+Part = Annotated[str, typer.Option(hidden=True)]
+RecordFile = Annotated[Path, typer.Option(help="The file that verdicts are appended to.")]
 
 
 @contextmanager
@@ -28,6 +39,27 @@ def stage() -> Iterator[Stage]:
         yield opened
     if not any(folder.glob(f"*/{KEPT}")):
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def note(
+    record: Record,
+    kind: str,
+    seed: int | str,
+    setting: Setting,
+    verdict: Verdict,
+    name: str,
+    *,
+    kept: bool,
+    **more: Any,
+) -> None:
+    """Append a verdict to the record, and tell of it; of one that is broken, what was wrong."""
+    seen = {"rows": verdict.done, "launches": verdict.launches, "seconds": round(verdict.seconds)}
+    record.append(kind, seed, kept=kept, setting=str(setting), **more, **seen)
+    told = ", ".join(f"{count} {what}" for what, count in seen.items())
+    progress(f"{name}: {told}: {'kept' if kept else 'BROKEN'}")
+    if not kept:
+        complaints = verdict.notes.get("complaints", ())
+        progress("\n".join([str(verdict), *complaints, verdict.notes["folder"]]))
 
 
 def progress(text: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from collections.abc import Mapping, Sequence
@@ -65,13 +64,6 @@ class Operator:
         self.frozen = False
         return self.child is not None and self.child.kill()
 
-    def stop(self) -> None:
-        """SIGTERM; returns when it is gone."""
-        if self.child:
-            self.child.send(signal.SIGTERM)
-            if not self.child.wait(20):
-                self.child.kill()
-
     def pause(self) -> None:
         """Freeze it."""
         assert self.child
@@ -100,5 +92,4 @@ class Operator:
 
 def environment(kubeconfig: Path | None) -> dict[str, str]:
     """The variables of an operator's process beside those that the nursery has."""
-    found = {"PYTHONUNBUFFERED": "1", "HOME": os.environ.get("HOME", "/")}
-    return {**found, "KUBECONFIG": str(kubeconfig)} if kubeconfig else found
+    return {"KUBECONFIG": str(kubeconfig)} if kubeconfig else {}

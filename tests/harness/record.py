@@ -42,10 +42,6 @@ class Record:
                 if line["kind"] == kind:
                     yield line
 
-    def seeds(self, kind: str) -> set[Any]:
-        """What was tried already."""
-        return {line["seed"] for line in self.lines(kind)}
-
 
 @cache
 def tree() -> str:

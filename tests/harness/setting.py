@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, Self
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from tests.proof.promised import Promised
 
@@ -48,12 +48,3 @@ class Setting:
         if self.target == "job":
             return Promised(broker=None, slack=slack, recovery=recovery)
         return Promised(broker=self.broker, guard=self.guard, slack=slack, recovery=recovery)
-
-    def to_json(self) -> dict[str, Any]:
-        """As it stands in a record."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> Self:
-        """What `to_json` gave."""
-        return cls(**document)

@@ -25,7 +25,7 @@ from tests.harness.witnesses.cluster import ClusterWitness
 from tests.harness.witnesses.ledger import LedgerWitness
 from tests.harness.witnesses.redis_messages import RedisMessages
 from tests.harness.witnesses.sql_messages import SqlMessages
-from tests.proof.history import Death, Excuse, Fault, Gap, History
+from tests.proof.history import Excuse, Fault, History
 from tests.proof.judge import judge
 from tests.proof.violation import Violation
 from tests.support.apiproxy import ApiProxy
@@ -56,6 +56,11 @@ class Verdict:
         """Whether no promise was broken."""
         return not self.violations
 
+    @property
+    def launches(self) -> int:
+        """How many were seen."""
+        return len(self.history.messages) + len(self.history.jobs)
+
     def __str__(self) -> str:
         return "\n\n".join(map(str, self.violations)) or "all promises were kept"
 
@@ -79,8 +84,6 @@ class Trial:
         self.operators: list[Operator] = []
         self.faults: list[Fault] = []
         self.excuses: list[Excuse] = []
-        self.deaths: list[Death] = []
-        self.gaps: list[Gap] = []
         self._inserted = 0
         self._kubelet: Kubelet | None = None
         self._ends = ExitStack()
@@ -111,7 +114,7 @@ class Trial:
         if self.setting.target == "celery":
             self._broker_url = self.stage.new_broker(self.setting.broker)
             worker = self.stage.consuming(self.setting, self._broker_url, self.name)
-            self.worker = self._ends.enter_context(worker)
+            self._ends.enter_context(worker)
         if self.setting.way == "operator":
             self._prepare_namespace()
         else:
@@ -246,11 +249,15 @@ class Trial:
 
     # Running it.
 
-    def start(self) -> None:
-        """Put its rows and its ScannerJob there, and start its operators."""
+    def apply(self) -> None:
+        """Put its rows and its ScannerJob there."""
         self.insert(self.setting.rows)
         if self.setting.way == "operator":
             self.stage.api.create(_SCANNERJOBS.format(self.name), self.document())
+
+    def start(self) -> None:
+        """Put its rows and its ScannerJob there, and start its operators."""
+        self.apply()
         for operator in self.operators:
             operator.start()
 
@@ -270,12 +277,6 @@ class Trial:
             yield
         finally:
             self.faults.append(Fault(kind, begin, time.time()))
-
-    def patch(self, spec: Mapping[str, Any]) -> None:
-        """Change the ScannerJob, as a person does."""
-        path = f"{_SCANNERJOBS.format(self.name)}/{NAME}"
-        content = "application/merge-patch+json"
-        self.stage.api.request("PATCH", path, {"spec": spec}, content=content)
 
     @property
     def status(self) -> Mapping[str, Any]:
@@ -328,11 +329,9 @@ class Trial:
             messages=self._messages.messages() if celery else (),
             executions=self.rows.executions(self._kubelet),
             rows=self.rows.rows(),
-            deaths=self.deaths,
             faults=self.faults,
             excuses=self.excuses,
             gaps=[
-                *self.gaps,
                 *(self._witness.gaps() if in_cluster else ()),
                 *(self._messages.gaps() if celery else ()),
             ],

@@ -6,12 +6,19 @@ import itertools
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from tests.harness.campaign import progress, side_by_side, stage
+from tests.harness.campaign import (
+    Minutes,
+    Part,
+    RecordFile,
+    Stages,
+    note,
+    side_by_side,
+    stage,
+)
 from tests.harness.record import REPOSITORY, Record
 from tests.harness.setting import Target
 from tests.harness.trial import Verdict
@@ -23,17 +30,16 @@ RECORD = REPOSITORY / "docs" / "proof" / "misoperations.jsonl"
 KIND = "misoperations"
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
-_Record = Annotated[Path, typer.Option(help="The file that verdicts are appended to.")]
 _TARGETS: tuple[Target, ...] = ("celery", "job")
 
 
 @app.command()
 def prove(
     rounds: Annotated[int, typer.Option(help="How often each change is to be in the record.")] = 1,
-    minutes: Annotated[float, typer.Option(help="Begin no trial after that.")] = 240,
-    stages: Annotated[int, typer.Option(help="How many trials run at once.")] = 2,
-    part: Annotated[str, typer.Option(hidden=True)] = "",
-    record: _Record = RECORD,
+    minutes: Minutes = 240,
+    stages: Stages = 2,
+    part: Part = "",
+    record: RecordFile = RECORD,
 ) -> None:
     """Make each change so many times; exits 1 if anything was not as it should be."""
     if not part:
@@ -62,7 +68,7 @@ def replay(target: Target, seed: int) -> None:
 
 
 @app.command()
-def summary(record: _Record = RECORD) -> None:
+def summary(record: RecordFile = RECORD) -> None:
     """Print what the record has: by field, how often it was changed well and badly."""
     lines = list(Record(record).lines(KIND))
     wrong = sum(line["verdict"] != "kept" for line in lines)
@@ -86,26 +92,10 @@ def _plans(rounds: int, record: Record) -> Iterator[tuple[Target, Plan]]:
 
 
 def _try(target: Target, one: Plan, verdict: Verdict, record: Record) -> bool:
-    right, notes = is_right(verdict), verdict.notes
-    record.append(
-        KIND,
-        one.seed,
-        kept=right,
-        target=target,
-        setting=str(one.setting),
-        steps=notes["steps"],
-        complaints=notes["complaints"],
-        rows=verdict.done,
-        neighbour=notes["neighbour"],
-        launches=len(verdict.history.messages) + len(verdict.history.jobs),
-        seconds=round(verdict.seconds),
-    )
-    progress(
-        f"{target} {one.seed}: {len(notes['steps'])} changes, {verdict.done} rows done, "
-        f"{verdict.seconds:.0f} s: {'kept' if right else 'BROKEN'}"
-    )
-    if not right:
-        progress("\n".join([str(verdict), *notes["complaints"], notes["folder"]]))
+    right = is_right(verdict)
+    name = f"{target} {one.seed}, {len(verdict.notes['steps'])} changes"
+    told = {each: verdict.notes[each] for each in ("steps", "complaints", "neighbour")}
+    note(record, KIND, one.seed, one.setting, verdict, name, kept=right, target=target, **told)
     return right
 
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-import threading
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from tests.support.certificates import Certificate
+from tests.support.own_loop import OwnLoop
 from tests.support.ports import free_port
 
 _CHUNK = 2**16
@@ -18,13 +16,14 @@ _CHUNK = 2**16
 _SSL, _GSS = bytes.fromhex("0000000804d2162f"), bytes.fromhex("0000000804d21630")
 
 
-class TlsProxy:
+class TlsProxy(OwnLoop):
     """Shows a certificate on a port of its own, and passes on what is said to `port`.
 
     `asked`: clients ask for TLS in the words of PostgreSQL before they begin with it.
     """
 
     def __init__(self, port: int, certificate: Certificate, folder: Path, *, asked: bool) -> None:
+        super().__init__()
         self.port = free_port()
         self._upstream = port
         self._asked = asked
@@ -33,30 +32,12 @@ class TlsProxy:
         file.write_bytes(certificate.pem + certificate.key)
         self._tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         self._tls.load_cert_chain(file)
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        asyncio.run_coroutine_threadsafe(self._open(), self._loop).result(30)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(30)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-
-    async def _open(self) -> None:
+    async def _start(self) -> None:
         tls = None if self._asked else self._tls
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, ssl=tls)
 
-    async def _close(self) -> None:
+    async def _stop(self) -> None:
         self._server.close()
         links = asyncio.all_tasks() - {asyncio.current_task()}
         for link in links:

@@ -5,9 +5,10 @@ Random walks come to each pair of a point and an event in the long run only; her
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -111,6 +112,10 @@ def _the_ledger_is_lost(world: World) -> None:
         world.finish_cycle(1)
 
 
+def _fails(fault: Fault, world: World) -> None:
+    world.step(0, fault)
+
+
 Event = Callable[[World], None]
 STAGES: list[Event] = [_nothing, _one_row_is_worked_on, _a_send_was_not_answered]
 EVENTS: list[Event] = [
@@ -130,22 +135,20 @@ EVENTS: list[Event] = [
 @pytest.mark.parametrize("kind", SETUPS)
 def test_no_event_breaks_a_promise_wherever_it_comes(kind: str, stage: Event) -> None:
     for event in EVENTS:
-        _have_it_come(event, kind, stage)
+        _at_each_point(kind, stage, event)
 
 
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("kind", SETUPS)
 def test_no_call_that_fails_breaks_a_promise(kind: str, stage: Event) -> None:
     for fault in Fault:
-        for world in _worlds_at_each_point(kind, stage):
-            world.step(0, fault)
-            _go_on(world)
+        _at_each_point(kind, stage, partial(_fails, fault))
 
 
 def test_finds_a_sender_that_forgets_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scan, "SEND_WITHIN", 100 * SEND_WITHIN)
     with pytest.raises(Violation, match="after its slot was freed"):
-        _have_it_come(_it_freezes_and_its_rows_leave, "RabbitMQ", _nothing)
+        _at_each_point("RabbitMQ", _nothing, _it_freezes_and_its_rows_leave)
 
 
 def test_rows_that_are_parked_keep_no_other_from_its_turn() -> None:
@@ -160,14 +163,8 @@ def test_rows_that_are_parked_keep_no_other_from_its_turn() -> None:
         world.recover()
 
 
-def _have_it_come(event: Event, kind: str, stage: Event) -> None:
-    for world in _worlds_at_each_point(kind, stage):
-        event(world)
-        _go_on(world)
-
-
-def _worlds_at_each_point(kind: str, stage: Event) -> Iterator[World]:
-    """A world for each point at which a cycle of operator 0 waits for something."""
+def _at_each_point(kind: str, stage: Event, event: Event) -> None:
+    """Let the event come at each point at which a cycle of operator 0 waits for something."""
     point, in_the_midst = 0, True
     while in_the_midst:
         point += 1
@@ -176,7 +173,8 @@ def _worlds_at_each_point(kind: str, stage: Event) -> Iterator[World]:
             for _ in range(point):
                 world.step(0)
             in_the_midst = world.operators[0].cycle is not None
-            yield world
+            event(world)
+            _go_on(world)
 
 
 def _go_on(world: World) -> None:

@@ -9,12 +9,10 @@ import asyncio
 import contextlib
 import json
 import ssl
-import threading
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any
 
 import aiohttp
 import yaml
@@ -36,9 +34,8 @@ from tests.support.faults import (
     WatchFault,
     problem,
 )
+from tests.support.own_loop import OwnLoop
 from tests.support.ports import free_port
-
-T = TypeVar("T")
 
 # What belongs to one connection, or is made anew for the next.
 _NOT_PASSED_ON = {"connection", "content-length", "host", "keep-alive", "transfer-encoding"}
@@ -46,7 +43,7 @@ _NOT_ADDED = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
 _LONGEST_EVENT = 2**24
 
 
-class ApiProxy:
+class ApiProxy(OwnLoop):
     """A proxy to the API server of a kubeconfig.
 
         with ApiProxy(plane.kubeconfig(), tmp_path) as proxy:
@@ -59,6 +56,7 @@ class ApiProxy:
     """
 
     def __init__(self, kubeconfig: Path, folder: Path) -> None:
+        super().__init__()
         self.port = free_port()
         self._folder = folder
         cluster = yaml.safe_load(kubeconfig.read_text())["clusters"][0]["cluster"]
@@ -67,8 +65,6 @@ class ApiProxy:
         self._certificate, key = make_certificate(folder)
         self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._tls.load_cert_chain(self._certificate, key)
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._seen: list[Request] = []
         self._rules: list[Rule] = []
         self._stale: dict[tuple[Rule, str], bytes] = {}
@@ -117,26 +113,7 @@ class ApiProxy:
         """Accept connections again."""
         self._wait_for(self._up())
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        self._wait_for(self._start())
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._wait_for(self._stop())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-
     # All that follows runs in the proxy's own loop.
-
-    def _wait_for(self, what: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(what, self._loop).result(timeout=30)
 
     async def _start(self) -> None:
         self._session = aiohttp.ClientSession(

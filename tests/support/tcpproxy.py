@@ -9,15 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-import threading
-from collections.abc import Coroutine
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Self, TypeVar
 
+from tests.support.own_loop import OwnLoop
 from tests.support.ports import free_port
-
-T = TypeVar("T")
 
 _CHUNK = 2**16
 
@@ -48,7 +43,7 @@ class Cut:
         return True
 
 
-class TcpProxy:
+class TcpProxy(OwnLoop):
     """A proxy to `host:port`, on a port of its own of the loopback.
 
         with TcpProxy("127.0.0.1", server.port) as proxy:
@@ -61,10 +56,9 @@ class TcpProxy:
     """
 
     def __init__(self, host: str, port: int) -> None:
+        super().__init__()
         self.port = free_port()
         self._upstream = (host, port)
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._links: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
         self._weather = _Weather()
@@ -118,26 +112,10 @@ class TcpProxy:
         """End all faults; a `switch` is none."""
         self._wait_for(self._restore())
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        self._wait_for(self._up())
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._wait_for(self._stop())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-
     # All that follows runs in the proxy's own loop.
 
-    def _wait_for(self, what: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(what, self._loop).result(timeout=30)
+    async def _start(self) -> None:
+        await self._up()
 
     async def _up(self) -> None:
         if self._server is None:

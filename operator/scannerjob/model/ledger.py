@@ -233,3 +233,14 @@ def parse_time(text: str | None) -> datetime | None:
     if moment.year not in _YEARS:
         raise ValueError(f"a time that no clock shows: {text}")
     return moment
+
+
+def time_of_others(text: str | None) -> datetime | None:
+    """A time that whoever may write a status may have written; None for what is none.
+
+    The API server takes the year 0 too.
+    """
+    try:
+        return parse_time(text)
+    except (TypeError, ValueError):
+        return None

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from scannerjob.apiserver import is_older
-from scannerjob.model.ledger import parse_time
+from scannerjob.model.ledger import parse_time, time_of_others
 from scannerjob.model.row import MAX_KEY_BYTES
 from scannerjob.model.spec import API_GROUP, KIND
 from scannerjob.targets.job.names import ATTEMPT, KEY, LAUNCH, NAME, SCANNERJOB, UID, job_name
@@ -83,7 +83,7 @@ def view(job: Mapping[str, Any]) -> JobView:
         attempt=_number(annotations.get(ATTEMPT)),
         created=created,
         end=end["type"] if end else None,
-        changed=_time(told.get("lastTransitionTime")) or created,
+        changed=time_of_others(told.get("lastTransitionTime")) or created,
         reason=told.get("reason") or told.get("type") or "",
         ending=not end and bool(told or status.get("terminating")),
         suspended=bool(spec.get("suspend")),
@@ -112,14 +112,6 @@ def _owner(metadata: Mapping[str, Any], launch: str) -> str | None:
 def _is_scannerjob(owner: Mapping[str, Any]) -> bool:
     group, _, _ = owner.get("apiVersion", "").partition("/")
     return bool(group == API_GROUP and owner.get("kind") == KIND)
-
-
-def _time(text: str | None) -> datetime | None:
-    """A time that whoever may write the status wrote; the API server takes the year 0 too."""
-    try:
-        return parse_time(text)
-    except ValueError:
-        return None
 
 
 def _number(text: str | None) -> int:
