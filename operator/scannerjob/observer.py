@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from scannerjob.model import conditions
 from scannerjob.model.facts import Decision, Fact, Facts, Hold, Report
@@ -61,6 +61,7 @@ class Observer:
         self._clock = clock
         self._next_look = 0.0
         self._target_checked = False
+        self._claims = KnownClaims()
 
     def spec_changed(self, snapshot: Snapshot) -> None:
         """Look at once: its author is waiting for what the change does.
@@ -95,6 +96,7 @@ class Observer:
         """What became of the launches that are out, and whether anything forbids new ones."""
         target = connections.target
         facts = known_facts(connections, snapshot, reports, self._hold(snapshot), now)
+        facts = replace(facts, known_for=self._claims.known_for(ledger, self._clock.boottime()))
         facts = replace(facts, hold=facts.hold or await self._check(target))
         try:
             seen = await target.observe([item.id for item in ledger.outstanding])
@@ -239,6 +241,19 @@ class Observer:
         self.found = conditions.Look(rows.problems, rows.blocked, decision.brakes)
         if not decision.holds:
             self.more_rows = decision.more_rows
+
+
+class KnownClaims:
+    """Since when this process has known each claim, by a clock that nobody sets."""
+
+    def __init__(self) -> None:
+        self._since: dict[tuple[str, int], float] = {}
+
+    def known_for(self, ledger: Ledger, boottime: float) -> Mapping[str, timedelta]:
+        """How long the last claim of each launch that is out has been known."""
+        claims = [(item.id, item.sends) for item in ledger.outstanding]
+        self._since = {claim: self._since.get(claim, boottime) for claim in claims}
+        return {claim[0]: timedelta(seconds=boottime - at) for claim, at in self._since.items()}
 
 
 def known_facts(

@@ -244,6 +244,15 @@ _IMPATIENT = {"queryTimeout": "2s"}
 # How long it takes until all is done, in seconds: with nothing held, and where something may be.
 _LONG, _BRIEF = 90.0, 20.0
 _PAIRS = 140
+# What is late, and what might take it for lost.
+_CHOSEN_PAIRS = (
+    ("api/create-late", "clock/ahead"),
+    ("api/create-late", "clock/one-ahead"),
+    ("api/create-late", "freeze/beyond-lease"),
+    ("api/status-late", "clock/ahead"),
+    ("broker/silent", "clock/days-ahead"),
+    ("broker/silent", "clock/one-ahead"),
+)
 # What would be no second thing that goes wrong: they last for longer than the other.
 _NOT_PAIRED = (
     "beyond-send",
@@ -290,14 +299,23 @@ def _pairs() -> Iterator[Plan]:
     ]
     for name, setting, variants in chance.sample(pairs, _PAIRS):
         yield _plan(f"pair/{name}/{setting}/1", setting, variants)
+    for first, second in _CHOSEN_PAIRS:
+        variants = [_variant(first), _variant(second)]
+        name = f"{first}+{second}".replace("/", "-")
+        for setting in sorted({*variants[0].settings} & {*variants[1].settings}):
+            yield _plan(f"pair/{name}/{setting}/1", setting, variants, upon=True)
 
 
-def _plan(name: str, setting: str, variants: Sequence[Variant]) -> Plan:
+def _variant(name: str) -> Variant:
+    family, _, variant = name.partition("/")
+    return FAMILIES[family][variant]
+
+
+def _plan(name: str, setting: str, variants: Sequence[Variant], *, upon: bool = False) -> Plan:
     chance = random.Random(name)
     steps = [_step(variant, chance) for variant in variants]
-    if len(steps) > 1 and chance.random() < 0.5:
-        # The second one comes upon the first.
-        steps[1] = replace(steps[1], after=steps[0].after, wait=round(chance.uniform(0, 2), 3))
+    if upon or (len(steps) > 1 and chance.random() < 0.5):
+        steps[1] = _upon(steps[0], steps[1], chance)
     recovery = max(variant.recovery for variant in variants) + max(s.lasts for s in steps) / 2
     spec = {name: value for variant in variants for name, value in variant.spec.items()}
     base = SETTINGS[setting]
@@ -316,6 +334,12 @@ def _may_hold(setting: Setting, variants: Sequence[Variant]) -> bool:
     """Whether a launch may be held for good, since nobody can know what became of its message."""
     celery = setting.target == "celery" and not setting.guard
     return celery and (setting.broker == "rabbitmq" or any(v.act == "flush" for v in variants))
+
+
+def _upon(first: Step, second: Step, chance: random.Random) -> Step:
+    """The second, while the first lasts."""
+    wait = round(chance.uniform(0, 2), 3)
+    return replace(second, after=first.after, wait=wait, lasts=max(first.lasts, second.lasts))
 
 
 def _step(variant: Variant, chance: random.Random) -> Step:

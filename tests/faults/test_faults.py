@@ -24,9 +24,7 @@ def opened() -> Iterator[Stage]:
     "name",
     [
         "watch/one-back-in-time/jobs-two/1",
-        "api/create-reply-lost/jobs-two/1",
         "guard/reply-lost/guarded-rabbit-two/1",
-        "clock/stays-ahead/alone-guarded/1",
         "state/disk-full/alone-guarded-two/1",
     ],
 )

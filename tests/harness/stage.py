@@ -112,10 +112,14 @@ class Stage:
             add = partial(app.control.add_consumer, queue, reply=True, timeout=5, limit=1, **here)
             cancel = partial(app.control.cancel_consumer, queue, reply=True, limit=1, **here)
             # After the restart of a broker a connection of before is found to be closed.
-            ask = partial(eventually, timeout=60, ignoring=Exception)
-            ask(add, message=f"{worker.name} consumes from {queue}")
+            ask = partial(eventually, ignoring=Exception, message=f"{worker.name} answers")
+            ask(add, timeout=60)
             yield worker
-            ask(cancel, message=f"{worker.name} consumes from {queue} no more")
+            try:
+                ask(cancel, timeout=10)
+            except AssertionError:
+                # After such a restart a worker may go on with its work, and obey nobody any more.
+                self._workers.pop(kind).kill()
 
     def _new_worker(self, broker: str, setting: Setting, queue: str) -> CeleryWorker:
         module = self.folder / "trial_tasks.py"

@@ -9,14 +9,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from datetime import datetime
 from typing import Any
 
 import pytest
 from hypothesis import Phase
 
 from scannerjob.model import reading, settle
-from scannerjob.model.facts import Fact, Observation
+from scannerjob.model.facts import Fact, Facts, Observation
 from scannerjob.model.ledger import Item
 from scannerjob.model.reading import is_gone
 from scannerjob.observer import Observer
@@ -102,8 +101,8 @@ def _jobs_sent_twice_are_gone_at_once(patch: pytest.MonkeyPatch) -> None:
         patch.setattr(module, "is_gone", _is_gone_at_once)
 
 
-def _is_gone_at_once(item: Item, seen: Observation | None, read_at: datetime) -> bool:
-    return is_gone(replace(item, sends=1), seen, read_at)
+def _is_gone_at_once(item: Item, seen: Observation | None, facts: Facts) -> bool:
+    return is_gone(replace(item, sends=1), seen, facts)
 
 
 def _jobs_go_once_they_have_ended(patch: pytest.MonkeyPatch) -> None:

@@ -147,7 +147,7 @@ LEDGER_BUGS = (
         "model/settle.py",
         (
             "    return seen is not None and seen.fact is Fact.GONE"
-            " and read_at >= item.since + LATEST_SEND\n",
+            " and not may_be_on_its_way(item, facts)\n",
             "    return seen is not None and seen.fact is Fact.GONE\n",
         ),
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from datetime import timedelta
 
 import pytest
@@ -253,6 +254,21 @@ def test_a_rest_begun_by_a_clock_that_was_ahead_lasts_no_longer_than_another() -
     world.finish_cycle(0)
     world.finish_cycle(0)
     assert phases(world) == ["Launched"]
+
+
+def test_a_claim_that_a_fast_clock_holds_for_old_may_still_be_on_its_way() -> None:
+    with closing(World(Setup(rows=1, cap=1, jobs=True), operators=2)) as world:
+        while not world.operators[0].where.startswith("jobs.create"):
+            world.step(0)
+
+        world.ahead = timedelta(hours=1)
+        for _ in range(3):
+            world.finish_cycle(1)
+        world.ahead = timedelta(0)
+        world.finish_cycle(0)
+
+        (item,) = world.store.status["items"]
+        assert item["id"] == "launch-1"
 
 
 def test_that_a_lost_ledger_was_accepted_says_nothing_of_the_next_loss() -> None:

@@ -15,7 +15,7 @@ from scannerjob.model.limits import (
     SEND_WITHIN,
 )
 from scannerjob.model.row import Presence, Rows
-from scannerjob.model.spec import ScannerJobSpec
+from scannerjob.model.spec import NO_TIME, ScannerJobSpec
 
 _TERMINAL = (Fact.SUCCEEDED, Fact.FAILED)
 # What a guard tells that has to be acted on.
@@ -24,7 +24,7 @@ _ALARMING = (Fact.SILENT, Fact.LAPSED, Fact.SUPERSEDED)
 _BEGUN = (Fact.RUNNING, Fact.STARTED)
 
 
-def is_gone(item: Item, seen: Observation | None, read_at: datetime) -> bool:
+def is_gone(item: Item, seen: Observation | None, facts: Facts) -> bool:
     """Whether a launch that was there is there no more, and will not be again.
 
     A claim may only not be there yet; and of one that was sent more than once, another send may
@@ -32,7 +32,17 @@ def is_gone(item: Item, seen: Observation | None, read_at: datetime) -> bool:
     """
     if item.phase is not Phase.LAUNCHED or seen is None or seen.fact is not Fact.GONE:
         return False
-    return item.sends == 1 or read_at >= item.since + LATEST_SEND
+    return item.sends == 1 or not may_be_on_its_way(item, facts)
+
+
+def may_be_on_its_way(item: Item, facts: Facts) -> bool:
+    """Whether the last send of a claim may still arrive.
+
+    Its date alone proves nothing: another operator's wall clock made it, and ours may have been set
+    since. So this process must have known the claim for as long.
+    """
+    known_for = LATEST_SEND if facts.known_for is None else facts.known_for.get(item.id, NO_TIME)
+    return facts.read_at < item.since + LATEST_SEND or known_for < LATEST_SEND
 
 
 def free_slots(spec: ScannerJobSpec, active: int) -> int:
@@ -273,4 +283,4 @@ def _is_due(item: Item, now: datetime) -> bool:
 def _ended(item: Item, facts: Facts) -> bool:
     seen = seen_of(item, facts)
     ended = item.outstanding and seen is not None and seen.fact in (*_TERMINAL, *_ALARMING)
-    return ended or is_gone(item, seen, facts.read_at) or is_forgotten(item, facts)
+    return ended or is_gone(item, seen, facts) or is_forgotten(item, facts)

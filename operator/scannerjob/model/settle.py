@@ -7,8 +7,14 @@ from datetime import datetime
 from scannerjob.model.book import Book
 from scannerjob.model.facts import Fact, Facts, Observation, Report
 from scannerjob.model.ledger import Item, Phase
-from scannerjob.model.limits import LATEST_SEND
-from scannerjob.model.reading import guarded, is_gone, life_is_over, seen_of, told_by_target
+from scannerjob.model.reading import (
+    guarded,
+    is_gone,
+    life_is_over,
+    may_be_on_its_way,
+    seen_of,
+    told_by_target,
+)
 from scannerjob.model.row import Presence, Rows
 
 _SENT = (Fact.ACCEPTED, Fact.STARTED, Fact.NOT_STARTED, Fact.RUNNING, Fact.SILENT, Fact.LAPSED)
@@ -20,7 +26,7 @@ def settle(book: Book, facts: Facts) -> None:
     for item in book:
         if item.phase is Phase.CLAIMED:
             seen, report = observations.get(item.id), facts.reports.get(item.id)
-            if _never_came(item, seen, facts.read_at) and not _was_sent(report, seen):
+            if _never_came(item, seen, facts) and not _was_sent(report, seen):
                 book.release(item, "NeverCreated")
             else:
                 _take_report(book, item, report, seen)
@@ -47,9 +53,9 @@ def _settle_outstanding(book: Book, facts: Facts) -> None:
             _lapse(book, item, seen_of(item, facts))
 
 
-def _never_came(item: Item, seen: Observation | None, read_at: datetime) -> bool:
+def _never_came(item: Item, seen: Observation | None, facts: Facts) -> bool:
     """Whether a claim was looked for when no send of it could still be on its way, in vain."""
-    return seen is not None and seen.fact is Fact.GONE and read_at >= item.since + LATEST_SEND
+    return seen is not None and seen.fact is Fact.GONE and not may_be_on_its_way(item, facts)
 
 
 def _take_report(book: Book, item: Item, report: Report | None, seen: Observation | None) -> None:
@@ -99,7 +105,7 @@ def _settle(book: Book, item: Item, facts: Facts, told: bool) -> None:
 def _settle_by_row(book: Book, item: Item, facts: Facts, presence: Presence, told: bool) -> None:
     seen = seen_of(item, facts)
     failed = seen is not None and seen.fact is Fact.FAILED
-    gone = is_gone(item, seen, facts.read_at)
+    gone = is_gone(item, seen, facts)
     left = presence is Presence.ABSENT
     if left and not failed and (gone or life_is_over(item, facts)):
         book.succeed(item, ran=False)
@@ -141,7 +147,7 @@ def _presence(item: Item, rows: Rows) -> Presence:
 
 def _leaving_settles(item: Item, facts: Facts, told: bool) -> bool:
     # A claim whose row has left is not dropped while a late sender may still hold it.
-    late_send_possible = item.phase is Phase.CLAIMED and facts.read_at < item.since + LATEST_SEND
+    late_send_possible = item.phase is Phase.CLAIMED and may_be_on_its_way(item, facts)
     return not told and not late_send_possible
 
 
