@@ -122,7 +122,7 @@ class Cluster:
     def _is_a_strangers(self, name: str) -> bool:
         """Whether somebody else has a Job of this name, as those have who are quicker."""
         quicker = len(self._strangers) < self._world.setup.taken
-        if quicker and not self._created:
+        if quicker:
             metadata = {"name": name, "namespace": REF.namespace, "uid": f"stranger of {name}"}
             self._strangers[name] = {"metadata": metadata}
         return name in self._strangers

@@ -50,13 +50,14 @@ class Table:
         if row.pending:
             row.pending, row.left_at = False, self._world.now
 
-    def shown(self) -> list[str]:
+    def shown(self, query: str | None = None) -> list[str]:
         """The rows that a scan finds: all that match, and those of which it is not yet seen.
 
-        Another query does not find the first row, whatever becomes of it.
+        By the present query, or this one. Another query does not find the first row, whatever
+        becomes of it.
         """
         seen_until = self._world.now - self._world.setup.lag
-        names = list(self.rows)[0 if self.query == QUERY else 1 :]
+        names = list(self.rows)[0 if (query or self.query) == QUERY else 1 :]
         rows = [(name, self.rows[name]) for name in names]
         shown = [name for name, row in rows if row.pending or row.left_at > seen_until]
         return shown[: self._world.setup.limit or None]
@@ -83,6 +84,7 @@ class Source:
     def __init__(self, world: World) -> None:
         self._world = world
         self._key = world.table.key
+        self._query = world.table.query
         self.query_hash = world.table.query_hash
 
     async def scan(self, limit: int) -> Rows:
@@ -110,7 +112,7 @@ class Source:
 
     def _shown(self) -> Mapping[str, Row]:
         table = self._world.table
-        keys = {name: table.key_of(name, self._key) for name in table.shown()}
+        keys = {name: table.key_of(name, self._key) for name in table.shown(self._query)}
         return {key: Row(key, {"id": name}) for name, key in keys.items()}
 
     def _unfetchable(self) -> set[str]:

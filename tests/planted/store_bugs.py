@@ -16,19 +16,6 @@ STORE_BUGS = (
         ),
     ),
     bug(
-        "the status is patched without a version",
-        "The status is ours alone, and a patch of it cannot hurt the author's part.",
-        "stores/kubernetes.py",
-        (
-            "            written = await self._objects.replace_namespaced_custom_object_status(\n"
-            "                **self._to(snapshot.ref), body=body\n",
-            "            written = await self._objects.patch_namespaced_custom_object_status(\n"
-            "                **self._to(snapshot.ref),\n"
-            '                body={"status": dict(status)},\n'
-            '                _content_type="application/merge-patch+json",\n',
-        ),
-    ),
-    bug(
         "a conflict is tried again in the store",
         "That is what client libraries call retry on conflict.",
         "stores/kubernetes.py",

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 class Tier:
     """Some tests: what pytest is given, and in how many seconds they end, a slow machine's too.
 
-    `sees` is the code that they run: a bug elsewhere is not tried on them. `steps` is how far the
+    `sees` is the code that they run: a bug elsewhere is not tried on them. `steps` is how far
     models are explored, where it is not as far as their tests do by themselves.
     """
 
@@ -71,5 +71,7 @@ TIERS = (
         ),
         1200,
     ),
+    Tier("crash", ("tests/crash/test_crash.py",), 900),
+    Tier("faults", ("tests/faults/test_faults.py",), 900),
     Tier("all of the models", ("tests/model", *_PROMISES), 3600, _CYCLE),
 )
