@@ -19,6 +19,7 @@ from tests.harness.campaign import (
     RecordFile,
     Stages,
     note,
+    progress,
     side_by_side,
     stage,
 )
