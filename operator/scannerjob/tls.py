@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import re
 import shutil
 import ssl
@@ -51,6 +52,21 @@ class Certificates:
         return found
 
 
+_folders: set[Path] = set()
+
+
+def _remove(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    _folders.discard(folder)
+
+
+@atexit.register
+def _remove_all() -> None:
+    # Those too that a daemon thread is about to remove: it is stopped in the midst of that.
+    for folder in tuple(_folders):
+        _remove(folder)
+
+
 class CertificateFiles:
     """Certificates as files that only we can read, for clients that take paths; None for no file.
 
@@ -62,7 +78,9 @@ class CertificateFiles:
         """Raises ConfigurationError, reason InvalidCertificate, where no client could read them."""
         try:
             self._folder = Path(tempfile.mkdtemp(prefix="scannerjob-"))
-            self._remove = weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+            _folders.add(self._folder)
+            self._remove = weakref.finalize(self, _remove, self._folder)
+            self._remove.atexit = False
             self.authority = self._write("ca.crt", certificates.authority)
             self.certificate = self._write("tls.crt", certificates.certificate)
             self.key = self._write("tls.key", certificates.key)

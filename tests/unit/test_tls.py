@@ -68,12 +68,38 @@ def test_files_that_somebody_removed_are_written_anew() -> None:
     assert files_of(Certificates.from_secret(SECRET)) is other
 
 
-def test_no_file_outlives_the_process(temporary_files: Path) -> None:
-    script = (
-        "import sys; from scannerjob.tls import Certificates, files_of;"
-        "kept = files_of(Certificates.from_secret({'ca.crt': sys.argv[1].encode()}));"
-        "print(kept.authority)"
-    )
+_KEPT = """
+import sys
+from scannerjob.tls import Certificates, files_of
+
+kept = files_of(Certificates.from_secret({"ca.crt": sys.argv[1].encode()}))
+print(kept.authority)
+"""
+# As the thread of a connection does: a daemon, which the end of the process stops where it is.
+_LET_GO_BY_A_THREAD = (
+    _KEPT
+    + """
+import os, threading
+
+def remove(path, *of, unlink=os.unlink, **options):
+    if threading.current_thread().daemon:
+        busy.set()
+        threading.Event().wait()
+    unlink(path, *of, **options)
+
+def let_go():
+    global kept
+    del kept
+
+os.unlink, busy = remove, threading.Event()
+threading.Thread(target=let_go, daemon=True).start()
+assert busy.wait(60)
+"""
+)
+
+
+@pytest.mark.parametrize("script", [_KEPT, _LET_GO_BY_A_THREAD])
+def test_no_file_outlives_the_process(temporary_files: Path, script: str) -> None:
     environment = {
         **os.environ,
         "TMPDIR": str(temporary_files),
