@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from datetime import timedelta
 
 import pytest
@@ -12,10 +13,23 @@ from scannerjob.model.facts import Fact
 from tests.model.basics import Fault, Setup
 from tests.model.world import World
 
+_worlds = ExitStack()
+
+
+@pytest.fixture(autouse=True)
+def close_worlds() -> Iterator[None]:
+    with _worlds:
+        yield
+
+
+def opened(setup: Setup, operators: int) -> World:
+    """A world of this test alone."""
+    return _worlds.enter_context(closing(World(setup, operators)))
+
 
 def one(lifetime: bool = True, outcomes: bool = False) -> World:
     """One row, one slot, one operator, and a ledger that was begun."""
-    world = World(Setup(rows=1, cap=1, lifetime=lifetime, outcomes=outcomes), operators=1)
+    world = opened(Setup(rows=1, cap=1, lifetime=lifetime, outcomes=outcomes), operators=1)
     world.finish_row("[0]")
     world.finish_cycle(0)
     world.store.marked = True
@@ -49,7 +63,7 @@ def phases(world: World) -> list[str]:
 
 
 def test_the_ledger_is_begun_and_marked_before_the_first_claim() -> None:
-    world = World(Setup(), operators=1)
+    world = opened(Setup(), operators=1)
 
     until(world, "store.mark")
 
@@ -133,7 +147,7 @@ def test_what_was_wrong_with_the_spec_before_hides_nothing_that_is_wrong_now() -
 
 
 def test_a_row_out_of_attempts_is_told_once() -> None:
-    world = World(Setup(rows=1, cap=1, outcomes=True, attempts=1), operators=1)
+    world = opened(Setup(rows=1, cap=1, outcomes=True, attempts=1), operators=1)
     for _ in range(3):
         world.finish_cycle(0)
     [message] = world.workers.messages
@@ -257,18 +271,18 @@ def test_a_rest_begun_by_a_clock_that_was_ahead_lasts_no_longer_than_another() -
 
 
 def test_a_claim_that_a_fast_clock_holds_for_old_may_still_be_on_its_way() -> None:
-    with closing(World(Setup(rows=1, cap=1, jobs=True), operators=2)) as world:
-        while not world.operators[0].where.startswith("jobs.create"):
-            world.step(0)
+    world = opened(Setup(rows=1, cap=1, jobs=True), operators=2)
+    while not world.operators[0].where.startswith("jobs.create"):
+        world.step(0)
 
-        world.ahead = timedelta(hours=1)
-        for _ in range(3):
-            world.finish_cycle(1)
-        world.ahead = timedelta(0)
-        world.finish_cycle(0)
+    world.ahead = timedelta(hours=1)
+    for _ in range(3):
+        world.finish_cycle(1)
+    world.ahead = timedelta(0)
+    world.finish_cycle(0)
 
-        (item,) = world.store.status["items"]
-        assert item["id"] == "launch-1"
+    (item,) = world.store.status["items"]
+    assert item["id"] == "launch-1"
 
 
 def test_that_a_lost_ledger_was_accepted_says_nothing_of_the_next_loss() -> None:
@@ -362,7 +376,7 @@ def test_a_claim_that_may_be_on_its_way_to_the_old_broker_is_not_superseded_at_t
 
 
 def test_a_finished_row_that_a_replica_still_shows_is_not_launched_by_another_key() -> None:
-    world = World(Setup(rows=2, cap=1, outcomes=True, cooldown="2s"), operators=1)
+    world = opened(Setup(rows=2, cap=1, outcomes=True, cooldown="2s"), operators=1)
     for _ in range(2):
         world.finish_cycle(0)
     (message,) = world.workers.messages
@@ -381,7 +395,7 @@ def test_a_finished_row_that_a_replica_still_shows_is_not_launched_by_another_ke
 
 
 def test_a_healthy_sender_is_not_forestalled_though_republishing_is_wanted() -> None:
-    world = World(Setup(rows=1, cap=1, idempotent=False, republish=True), operators=2)
+    world = opened(Setup(rows=1, cap=1, idempotent=False, republish=True), operators=2)
     while not world.operators[0].where.startswith("target.launch"):
         world.step(0)
     world.advance(6)
@@ -394,7 +408,7 @@ def test_a_healthy_sender_is_not_forestalled_though_republishing_is_wanted() -> 
 
 
 def test_a_row_beyond_the_scan_that_cannot_be_looked_up_holds_its_slot() -> None:
-    world = World(Setup(rows=4, cap=1, unfetchable=4), operators=1)
+    world = opened(Setup(rows=4, cap=1, unfetchable=4), operators=1)
     for name in ("[0]", "[1]", "[2]"):
         world.finish_row(name)
     for _ in range(2):
