@@ -76,19 +76,16 @@ def _rows_leave(world: World) -> None:
 
 
 def _it_freezes_and_its_rows_leave(world: World) -> None:
-    """It wakes when the other operator has let all claims go that no send can answer for."""
+    """It wakes when the other operator has let all those claims go."""
     _rows_leave(world)
-    world.advance(16 * 60)
-    for _ in range(3):
-        world.finish_cycle(1)
-        world.advance(6)
+    _it_freezes(world)
 
 
 def _it_freezes(world: World) -> None:
-    world.advance(16 * 60)
-    for _ in range(3):
+    """The other operator looks at its claims for so long that no send can answer for them."""
+    for seconds in (16 * 60, 6, 6, 6):
         world.finish_cycle(1)
-        world.advance(6)
+        world.advance(seconds)
 
 
 def _it_is_killed(world: World) -> None:
