@@ -32,6 +32,8 @@ class Store:
         self.late: list[tuple[Snapshot, str]] = []
         self._before: Snapshot | None = None
         self._closed: set[str] = set()
+        # By which columns the row of a launch was known.
+        self._keys: dict[str, tuple[str, ...]] = {}
         self._lost_until = START
         # When an end was last counted of which a worker was the cause.
         self._last_end = START
@@ -193,14 +195,20 @@ class Store:
                 self._world.violated(f"{item['key']} is done, and said to match still")
 
     def _judge_first_attempts(self, before: Mapping[str, Any]) -> None:
-        """That a row which a launch has left undone is not launched as if it were new."""
+        """That a row which a launch has left undone is not launched as if it were new.
+
+        By another key it is another row.
+        """
+        key, keys = tuple(self.status.get("key", ())), self._keys
+        self._keys = {item["id"]: self._keys.get(item["id"], key) for item in self.status["items"]}
         if before.get("queryHash") != self.status.get("queryHash"):
             return
         known = {each["key"]: each["id"] for each in before.get("items", ()) if _had_slot(each)}
         for item in self.status["items"]:
             launch_id = known.get(item["key"], item["id"])
             is_new = item["attempt"] == 1 and "reason" not in item
-            if item["id"] != launch_id and is_new and self._has_failed(launch_id):
+            same_key = keys.get(launch_id) == key
+            if item["id"] != launch_id and is_new and same_key and self._has_failed(launch_id):
                 self._world.violated(f"{item['key']} matches still, and is launched as a new row")
 
     def _has_failed(self, launch_id: str) -> bool:
