@@ -299,3 +299,13 @@ def test_finds_the_harm_of_what_comes_late(
     WAYS[way](monkeypatch)
     with pytest.raises(Violation):
         way(world)
+
+
+def test_a_name_that_somebody_took_is_given_up(world: World) -> None:
+    """... though a create that was not answered might still arrive for a while."""
+    while not world.operators[0].where.startswith("jobs.create"):
+        world.step(0)
+    world.step(0, Fault.LOST)
+    world.setup = replace(world.setup, taken=1)
+    world.finish_cycle(0)
+    world.recover()

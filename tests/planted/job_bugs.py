@@ -37,7 +37,7 @@ JOB_BUGS = (
         "The name is made from the launch's id: who else could have made it?",
         "targets/job/target.py",
         (
-            '                return await self._existing(job["metadata"]["name"], launch, error)\n',
+            '                return await self._existing(job["metadata"]["name"], item, error)\n',
             "                return Observation(Fact.ACCEPTED)\n",
         ),
     ),

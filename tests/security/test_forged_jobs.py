@@ -134,7 +134,7 @@ def test_no_launch_is_believed_to_be_a_job_that_took_its_name(
         assert "NameConflict" in str(told.reason)
         assert site.observed(what).fact is Fact.GONE, what
         again = site.launch(send(what, sends=2))[f"id-{what}"]
-        assert again.fact is Fact.NOT_SENT, (what, again)
+        assert again.fact is Fact.REFUSED, (what, again)
     site.clean_up(settled=list(squatters))
     site.reopen()
     site.tell()

@@ -207,7 +207,7 @@ class JobTarget:
                     return Observation(Fact.UNCERTAIN, "a pod of its deleted Job runs")
                 if boottime() >= deadline:
                     return Observation(Fact.NOT_SENT, "it was too late to send it")
-                return await self._create(job, send.item.id)
+                return await self._create(job, send.item)
             except UnreachedError as error:
                 return Observation(Fact.NOT_SENT, str(error))
             except PortError as error:
@@ -217,20 +217,20 @@ class JobTarget:
         """Whether a Job that was created before, and deleted, has left a pod at work."""
         return launch in alive(await self._api.pods_of(self._owner.namespace, [launch]))
 
-    async def _create(self, job: Mapping[str, Any], launch: str) -> Observation:
+    async def _create(self, job: Mapping[str, Any], item: Item) -> Observation:
         # A crash here, or a lost reply: the Job is there or not. The next look finds it by its
         # label, and a second create stumbles over its name.
         try:
             created = view(await self._api.create(job))
         except RefusedError as error:
             if error.status == 409:
-                return await self._existing(job["metadata"]["name"], launch, error)
+                return await self._existing(job["metadata"]["name"], item, error)
             fact = Fact.REFUSED if error.status in _NOT_AS_WRITTEN else Fact.NOT_SENT
             return Observation(fact, str(error))
         self._seen.put(created)
         return Observation(Fact.ACCEPTED)
 
-    async def _existing(self, name: str, launch: str, conflict: RefusedError) -> Observation:
+    async def _existing(self, name: str, item: Item, conflict: RefusedError) -> Observation:
         """There is a Job of this name: an earlier send of the same launch, or somebody else's."""
         try:
             job = view(await self._api.get(self._owner.namespace, name))
@@ -239,8 +239,10 @@ class JobTarget:
                 # The conflict was over something else: a quota that changed meanwhile, mostly.
                 return Observation(Fact.NOT_SENT, str(conflict))
             return Observation(Fact.UNCERTAIN, str(error))
-        if job.owner != self._owner.uid or job.launch != launch:
-            return Observation(Fact.NOT_SENT, f"NameConflict: Job {name} is not of this launch")
+        if job.owner != self._owner.uid or job.launch != item.id:
+            # To send it again would only put off when its slot is free: 15 minutes after the last.
+            fact = Fact.NOT_SENT if item.sends == 1 else Fact.REFUSED
+            return Observation(fact, f"NameConflict: Job {name} is not of this launch")
         self._seen.put(job)
         return Observation(Fact.ACCEPTED)
 
