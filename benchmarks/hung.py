@@ -121,7 +121,10 @@ class _Stage:
 def _arrivals(server: RedisServer) -> Iterator[Mapping[int, list[float]]]:
     """When a message was put into each of its databases, as Redis tells a monitor."""
     seen: dict[int, list[float]] = defaultdict(list)
-    with redis.Redis.from_url(server.url) as client, client.monitor() as monitor:
+    with (
+        redis.Redis.from_url(server.url, socket_timeout=None) as client,
+        client.monitor() as monitor,
+    ):
 
         def watch() -> None:
             for command in monitor.listen():

@@ -76,11 +76,18 @@ class Forger:
         }
 
     def create(self, job: Json, end: str | None = None) -> str:
-        """Create it, and have it end at once; gives its name."""
+        """Create it, and have it end at once; gives its name.
+
+        One that is owned by what is not there may be gone before that.
+        """
         self.api.create(self.path, job)
         name = str(job["metadata"]["name"])
-        if end is not None:
-            self.api.patch(f"{self.path}/{name}/status", {"status": ended(end)})
+        try:
+            if end is not None:
+                self.api.patch(f"{self.path}/{name}/status", {"status": ended(end)})
+        except ApiError as error:
+            if error.status != 404:
+                raise
         return name
 
     def jobs(self) -> dict[str, Json]:

@@ -3,6 +3,7 @@
 import logging
 import re
 import sys
+from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime
 from functools import partial
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from scannerjob.logs import _OneLine
+from scannerjob.logs import _OneLine, scrub_tracebacks
 from scannerjob.model.conditions import Condition, stamped
 from scannerjob.model.printable import printable
 from scannerjob.targets.celery.failures import failed
@@ -43,12 +44,23 @@ def test_a_message_is_one_line_without_control_characters(evil: str) -> None:
     assert_fit_to_be_shown(_OneLine("%(message)s").format(record))
 
 
+@pytest.fixture
+def scrubbed() -> Iterator[None]:
+    """Logging as an operator sets it up."""
+    before = logging.getLogRecordFactory()
+    scrub_tracebacks()
+    yield
+    logging.setLogRecordFactory(before)
+
+
+@pytest.mark.usefixtures("scrubbed")
 @pytest.mark.parametrize("evil", EVIL)
 def test_a_traceback_forges_no_line(evil: str) -> None:
     try:
         raise ValueError(evil)
     except ValueError:
-        record = logging.makeLogRecord({"msg": "a bug", "exc_info": sys.exc_info()})
+        told = (logging.ERROR, __file__, 1, "a bug", (), sys.exc_info())
+        record = logging.getLogger().makeRecord("scannerjob", *told)
 
     first, *others = _OneLine("%(message)s").format(record).split("\n")
 

@@ -230,7 +230,8 @@ class PublishWitness:
 
     def __init__(self, url: str) -> None:
         self.launches: list[Launch] = []
-        self._client = redis.Redis.from_url(url)
+        # For as long as nothing is published there is nothing to read.
+        self._client = redis.Redis.from_url(url, socket_timeout=None)
         self._monitor = self._client.monitor()  # type: ignore[no-untyped-call]
         self._thread = threading.Thread(target=self._listen, daemon=True)
 
