@@ -45,6 +45,12 @@ def held(site: Site) -> list[int]:
     return [int(item["key"].strip("[]")) for item in site.items() if item["phase"] == "Claimed"]
 
 
+def _is_done_or_held(site: Site, last: int, *, cap: int) -> bool:
+    """Whether nothing more will happen: each row is, or rows that are held have all slots."""
+    waiting = held(site)
+    return {*site.done(), *waiting} == {*rows(1, last)} or len(waiting) == cap
+
+
 def test_every_row_is_done_once_by_workers_that_come_late(site: Site, amqp_url: str) -> None:
     site.add_rows(1, 20)
     with site.scanner(site.scanner_job()):
@@ -79,7 +85,7 @@ def test_what_a_killed_scanner_may_have_sent_is_held_and_never_sent_twice(
     with site.worker(amqp_url):
         kill_often(site, file, kills=4)
         with site.scanner(file):
-            eventually(lambda: sorted([*site.done(), *held(site)]) == rows(1, 40), timeout=100)
+            eventually(lambda: _is_done_or_held(site, 40, cap=8), timeout=100)
     assert max(Counter(site.executed()).values()) == 1
     assert site.executed() == site.done()
 
