@@ -619,6 +619,16 @@ class TestWhereEvidenceComesFrom:
         assert [(key, attempt) for key, _, attempt in sent(decision)] == [("a", 1), ("b", 1)]
         assert decision.ledger.key == ("title",)
 
+    @pytest.mark.parametrize("phase", [WAITING, PARKED])
+    def test_another_key_waits_until_the_row_of_a_lost_launch_would_have_left(
+        self, phase: Phase
+    ) -> None:
+        just_lost = ledger(item("a", phase, since=NOW), key=("id",))
+
+        decision = decided(spec(cooldown="10s"), just_lost, facts(rows("a", key=("title",))))
+
+        assert (sent(decision), reasons(decision.holds)) == ([], ["KeyChanged"])
+
     def test_absence_under_another_query_proves_nothing(self) -> None:
         decision = decided(spec(), ledger(item("a")), facts(rows(), query_hash="q2"))
 

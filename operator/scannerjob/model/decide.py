@@ -43,7 +43,7 @@ def decide(
     while fewer than `spec.concurrency` items are outstanding; what is outstanding beyond a lowered
     cap stays.
     """
-    if key_changed(ledger, facts):
+    if key_changed(spec, ledger, facts):
         # The present rows tell nothing of those that are remembered, not even that they left.
         facts = replace(facts, rows=None, hold=facts.hold or _changed_key(ledger))
     book = Book(spec, _rebase(ledger, facts), facts.traits, now)
@@ -185,7 +185,7 @@ def _changed_key(ledger: Ledger) -> Hold:
     return Hold(
         "KeyChanged",
         f"rows are no longer known by {', '.join(ledger.key)} while {len(ledger.outstanding)} "
-        "launches are outstanding, or finished ones cool down; nothing is launched until they have "
+        "launches are outstanding, or others cool down; nothing is launched until they have "
         "settled: change spec.key or the query's first column back until then",
     )
 

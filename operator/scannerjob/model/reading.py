@@ -221,18 +221,20 @@ def endpoint_changed(ledger: Ledger, facts: Facts) -> bool:
     return dict(ledger.endpoints) != dict(facts.endpoints)
 
 
-def key_changed(ledger: Ledger, facts: Facts) -> bool:
-    """Whether launches are out, or cool down, under other key columns than the present rows'.
+def key_changed(spec: ScannerJobSpec, ledger: Ledger, facts: Facts) -> bool:
+    """Whether launches are out, or ended just now, under other key columns than the present rows'.
 
     A finished row that is still seen would be launched anew if it were not known any more.
     """
     if facts.rows is None or not ledger.key or facts.rows.key == ledger.key:
         return False
-    return any(item.outstanding or _cools(item, facts.read_at) for item in ledger.items)
+    return any(item.outstanding or _cools(item, spec, facts.read_at) for item in ledger.items)
 
 
-def _cools(item: Item, now: datetime) -> bool:
-    return item.phase is Phase.COOLING and item.until is not None and item.until > now
+def _cools(item: Item, spec: ScannerJobSpec, now: datetime) -> bool:
+    """Whether its row may be seen still, if it is finished: one that was lost may be, too."""
+    cools = item.phase is Phase.COOLING and item.until is not None and item.until > now
+    return cools or item.since + spec.cooldown > now
 
 
 def told_by_target(ledger: Ledger, facts: Facts) -> bool:
