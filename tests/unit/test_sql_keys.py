@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scannerjob.model.row import canonical_key, to_json
+from scannerjob.model.row import canonical_key, key_parts, to_json
 from scannerjob.sources.keys import lookup
 
 _EXACT = st.one_of(
@@ -29,7 +29,7 @@ _EXACT = st.one_of(
 def test_what_is_looked_for_is_what_was_read(value: Any) -> None:
     key = canonical_key([to_json(value)])
     found = lookup([key], ["k"], [{type(value)}], "?")
-    if len(key) < 200:
+    if key_parts(key) is not None:
         assert found is not None
         assert [to_json(bind) for bind in found.binds] == [to_json(value)]
         assert [type(bind) for bind in found.binds] == [type(value)]
