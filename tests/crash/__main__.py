@@ -108,7 +108,7 @@ def _try(one: Plan, verdict: Verdict, target: str, record: Record) -> bool:
     kills, points = verdict.notes["kills"], verdict.notes["points"]
     name = f"{target} {one.seed} ({one.setting}), {kills} killed"
     more = {"target": target, "kills": kills, "points": points}
-    note(record, "crash", one.seed, one.setting, verdict, name, kept=verdict.kept, **more)
+    note(record, "crash", one.seed, one.setting, verdict, name, **more)
     return verdict.kept
 
 

@@ -118,7 +118,7 @@ def _tried(record: Path) -> set[str]:
 def _try(opened: Stage, name: str, record: Record) -> bool:
     plan = plans()[name]
     verdict = run(plan, opened)
-    note(record, KIND, name, plan.setting, verdict, name, kept=verdict.kept)
+    note(record, KIND, name, plan.setting, verdict, name)
     return verdict.kept
 
 

@@ -48,18 +48,15 @@ def note(
     setting: Setting,
     verdict: Verdict,
     name: str,
-    *,
-    kept: bool,
     **more: Any,
 ) -> None:
     """Append a verdict to the record, and tell of it; of one that is broken, what was wrong."""
     seen = {"rows": verdict.done, "launches": verdict.launches, "seconds": round(verdict.seconds)}
-    record.append(kind, seed, kept=kept, setting=str(setting), **more, **seen)
+    record.append(kind, seed, kept=verdict.kept, setting=str(setting), **more, **seen)
     told = ", ".join(f"{count} {what}" for what, count in seen.items())
-    progress(f"{name}: {told}: {'kept' if kept else 'BROKEN'}")
-    if not kept:
-        complaints = verdict.notes.get("complaints", ())
-        progress("\n".join([str(verdict), *complaints, verdict.notes["folder"]]))
+    progress(f"{name}: {told}: {'kept' if verdict.kept else 'BROKEN'}")
+    if not verdict.kept:
+        progress(f"{verdict}\n{verdict.notes['folder']}")
 
 
 def progress(text: str) -> None:

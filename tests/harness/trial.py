@@ -10,7 +10,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
 
@@ -43,18 +42,22 @@ SLACK, RECOVERY = 3.0, 15.0
 
 @dataclass
 class Verdict:
-    """What the judge says of a trial, and what it was about."""
+    """What the judge says of a trial, and what it was about.
+
+    `complaints` are of what was not as it should be beside the promises that the judge knows of.
+    """
 
     violations: list[Violation]
     history: History
     seconds: float
     done: int
     notes: dict[str, Any] = field(default_factory=dict)
+    complaints: list[str] = field(default_factory=list)
 
     @property
     def kept(self) -> bool:
-        """Whether no promise was broken."""
-        return not self.violations
+        """Whether no promise was broken, and nothing else was amiss."""
+        return not self.violations and not self.complaints
 
     @property
     def launches(self) -> int:
@@ -62,7 +65,8 @@ class Verdict:
         return len(self.history.messages) + len(self.history.jobs)
 
     def __str__(self) -> str:
-        return "\n\n".join(map(str, self.violations)) or "all promises were kept"
+        said = "\n\n".join(map(str, self.violations)) or "all promises were kept"
+        return "\n".join([said, *self.complaints])
 
 
 class Trial:
@@ -99,12 +103,7 @@ class Trial:
             self._ends.close()
             raise
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for operator in self.operators:
             operator.kill()
         self._ends.close()

@@ -24,7 +24,7 @@ from tests.harness.setting import Target
 from tests.harness.trial import Verdict
 from tests.misoperations.fields import steps
 from tests.misoperations.plan import HANDS, Plan, plan
-from tests.misoperations.run import is_right, run
+from tests.misoperations.run import run
 
 RECORD = REPOSITORY / "docs" / "proof" / "misoperations.jsonl"
 KIND = "misoperations"
@@ -63,8 +63,8 @@ def replay(target: Target, seed: int) -> None:
     """Carry out one plan again; prints what was wrong, and keeps the logs."""
     with stage() as opened:
         verdict = run(plan(seed, target), opened, keep=True)
-    print(verdict, *verdict.notes["complaints"], verdict.notes["folder"], sep="\n")
-    raise typer.Exit(not is_right(verdict))
+    print(verdict, verdict.notes["folder"], sep="\n")
+    raise typer.Exit(not verdict.kept)
 
 
 @app.command()
@@ -92,11 +92,11 @@ def _plans(rounds: int, record: Record) -> Iterator[tuple[Target, Plan]]:
 
 
 def _try(target: Target, one: Plan, verdict: Verdict, record: Record) -> bool:
-    right = is_right(verdict)
     name = f"{target} {one.seed}, {len(verdict.notes['steps'])} changes"
-    told = {each: verdict.notes[each] for each in ("steps", "complaints", "neighbour")}
-    note(record, KIND, one.seed, one.setting, verdict, name, kept=right, target=target, **told)
-    return right
+    told = {each: verdict.notes[each] for each in ("steps", "neighbour")}
+    told |= {"target": target, "complaints": verdict.complaints}
+    note(record, KIND, one.seed, one.setting, verdict, name, **told)
+    return verdict.kept
 
 
 if __name__ == "__main__":

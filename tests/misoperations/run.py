@@ -20,11 +20,7 @@ _RECOVERY = 8.0
 
 
 def run(plan: Plan, stage: Stage, *, keep: bool = False) -> Verdict:
-    """The verdict on what happened.
-
-    Its `notes` tell the changes, and in `complaints` what was not as it should be beside the
-    promises that the judge knows of.
-    """
+    """The verdict on what happened; its `notes` tell the changes."""
     with Scene(stage, plan.setting) as scene:
         scene.start()
         hand = _Hand(scene)
@@ -35,17 +31,13 @@ def run(plan: Plan, stage: Stage, *, keep: bool = False) -> Verdict:
         scene.faults += [Fault("hand", began, time.time(), uid) for uid in scene.uids]
         done_meanwhile = scene.neighbours_done()
         verdict = scene.finish(within=PATIENCE + 60, recovery=_RECOVERY)
-        hand.look_back(verdict, done_meanwhile)
+        hand.look_back(done_meanwhile)
         steps = [step.name for step, _ in plan.steps]
-        verdict.notes.update(steps=steps, complaints=hand.complaints, neighbour=done_meanwhile)
-        if keep or hand.complaints or not verdict.kept:
+        verdict.complaints = hand.complaints
+        verdict.notes.update(steps=steps, neighbour=done_meanwhile)
+        if keep or not verdict.kept:
             verdict.notes["folder"] = str(scene.keep())
         return verdict
-
-
-def is_right(verdict: Verdict) -> bool:
-    """Whether no promise was broken, and nothing else was amiss."""
-    return verdict.kept and not verdict.notes["complaints"]
 
 
 class _Hand:
@@ -79,7 +71,7 @@ class _Hand:
         except AssertionError as error:
             self.complaints.append(f"all put right: {error}")
 
-    def look_back(self, verdict: Verdict, done_meanwhile: int) -> None:
+    def look_back(self, done_meanwhile: int) -> None:
         """What can be told of it all in the end."""
         scene = self._scene
         waiting = scene.rows.waiting()

@@ -109,10 +109,6 @@ def _the_ledger_is_lost(world: World) -> None:
         world.finish_cycle(1)
 
 
-def _fails(fault: Fault, world: World) -> None:
-    world.step(0, fault)
-
-
 Event = Callable[[World], None]
 STAGES: list[Event] = [_nothing, _one_row_is_worked_on, _a_send_was_not_answered]
 EVENTS: list[Event] = [
@@ -139,7 +135,7 @@ def test_no_event_breaks_a_promise_wherever_it_comes(kind: str, stage: Event) ->
 @pytest.mark.parametrize("kind", SETUPS)
 def test_no_call_that_fails_breaks_a_promise(kind: str, stage: Event) -> None:
     for fault in Fault:
-        _at_each_point(kind, stage, partial(_fails, fault))
+        _at_each_point(kind, stage, partial(World.step, n=0, fault=fault))
 
 
 def test_finds_a_sender_that_forgets_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
