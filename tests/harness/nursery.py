@@ -22,7 +22,6 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NoReturn, Self
 
 # What is done in a new process before its command runs: functions of modules, and their arguments.
@@ -119,12 +118,7 @@ class Nursery:
         self._lines = self._socket.makefile("rw")
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._lines.close()
         self._socket.close()
         self._process.wait(30)

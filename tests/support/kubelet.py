@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import urllib3
@@ -168,12 +167,7 @@ class Kubelet:
     def __enter__(self) -> Self:
         return self.start()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
         with contextlib.suppress(ApiError, urllib3.exceptions.HTTPError):
             self._api.delete(f"/api/v1/nodes/{self.node}")

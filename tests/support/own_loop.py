@@ -6,7 +6,6 @@ import abc
 import asyncio
 import threading
 from collections.abc import Coroutine
-from types import TracebackType
 from typing import Any, Self, TypeVar
 
 T = TypeVar("T")
@@ -32,12 +31,7 @@ class OwnLoop(abc.ABC):
         self._wait_for(self._start())
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._wait_for(self._stop())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
