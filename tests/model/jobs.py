@@ -241,4 +241,4 @@ class _Datetime:
         self._world = world
 
     def now(self, zone: tzinfo) -> datetime:
-        return self._world.now.astimezone(zone)
+        return (self._world.now + self._world.ahead).astimezone(zone)

@@ -71,7 +71,7 @@ def _moved_brokers_are_taken_over_at_once(patch: pytest.MonkeyPatch) -> None:
 
 
 def _key_columns_do_not_matter(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(decide, "key_changed", lambda ledger, facts: False)
+    patch.setattr(decide, "key_changed", lambda *_: False)
 
 
 def _one_loss_is_accepted_for_all(patch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from datetime import UTC, timedelta
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from scannerjob.model.reading import is_gone
 from scannerjob.observer import Observer
 from scannerjob.scan import Scanner
 from scannerjob.targets.job import target
+from scannerjob.targets.job.seen import SeenJobs
 from scannerjob.targets.job.target import JobTarget
 from scannerjob.targets.job.view import JobView, view
 from tests.model.basics import Fault, Setup, Violation
@@ -69,6 +71,13 @@ def _claims_not_found_at_once_are_released(patch: pytest.MonkeyPatch) -> None:
 
 def _names_are_free_once_their_end_is_counted(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(target, "removable", lambda jobs, *_: list(jobs))
+
+
+def _an_end_is_as_old_as_its_date(patch: pytest.MonkeyPatch) -> None:
+    def ended_for(self: SeenJobs, job: JobView) -> timedelta:
+        return target.datetime.now(UTC) - job.changed  # type: ignore[attr-defined]  # imported
+
+    patch.setattr(SeenJobs, "ended_for", ended_for)
 
 
 def _a_job_is_made_again_beside_a_pod_of_the_first(patch: pytest.MonkeyPatch) -> None:
@@ -197,6 +206,11 @@ def _the_job_ends_and_goes(world: World) -> None:
     world.cluster.land_late(0)
 
 
+def _the_job_ends_and_goes_by_a_fast_clock(world: World) -> None:
+    world.ahead = timedelta(hours=1)
+    _the_job_ends_and_goes(world)
+
+
 def _the_job_is_deleted_by_hand(world: World) -> None:
     _a_create_comes_late(world)
     _go_on_until(world, lambda: world.cluster.jobs)
@@ -250,7 +264,7 @@ def _the_database_is_away(world: World) -> None:
     world.workers.start(world.workers.messages[0])
     world.workers.report(world.workers.messages[0], Fact.FAILED)
     world.cluster.control()
-    for _ in range(3):
+    for _ in range(4):
         world.advance(10 * 60)
         while not world.operators[0].where.startswith("source"):
             world.step(0)
@@ -270,6 +284,7 @@ def _a_node_is_lost(world: World) -> None:
 
 WAYS: dict[Callable[[World], None], Callable[[pytest.MonkeyPatch], None]] = {
     _the_job_ends_and_goes: _names_are_free_once_their_end_is_counted,
+    _the_job_ends_and_goes_by_a_fast_clock: _an_end_is_as_old_as_its_date,
     _the_job_is_deleted_by_hand: _jobs_sent_twice_are_gone_at_once,
     _the_late_job_is_deleted_by_hand: _a_job_is_made_again_beside_a_pod_of_the_first,
     _the_watch_tells_late: _late_words_are_taken_in,

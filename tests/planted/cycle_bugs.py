@@ -12,6 +12,15 @@ _WRITE = """\
 
 CYCLE_BUGS = (
     bug(
+        "a claim is as old as its date",
+        "The ledger says when it was claimed, and a restart loses what we have seen since.",
+        "model/reading.py",
+        (
+            "    return facts.read_at < item.since + LATEST_SEND or known_for < LATEST_SEND\n",
+            "    return facts.read_at < item.since + LATEST_SEND\n",
+        ),
+    ),
+    bug(
         "claims after the launch",
         "So the write can say at once what became of the sends, and one write is saved.",
         "scan.py",

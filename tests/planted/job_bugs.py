@@ -87,10 +87,20 @@ JOB_BUGS = (
         "Its end is in the ledger: nobody asks for it any more.",
         "targets/job/history.py",
         (
-            "    return [job for job in jobs if is_counted(job)"
-            " or now - job.changed > _KEEP_NAME]\n",
+            "    return [job for job in jobs if seen.is_counted(job)"
+            " or seen.ended_for(job) > _KEEP_NAME]\n",
             "    return list(jobs)\n",
         ),
+    ),
+    bug(
+        "an end is as old as its date",
+        "Its status says when it ended, and a restart loses what we have seen since.",
+        "targets/job/history.py",
+        (
+            "seen.ended_for(job) > _KEEP_NAME",
+            "datetime.now(UTC) - job.changed > _KEEP_NAME",
+        ),
+        ("from datetime import timedelta\n", "from datetime import UTC, datetime, timedelta\n"),
     ),
     bug(
         "a Job that will fail has failed",

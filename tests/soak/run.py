@@ -175,9 +175,12 @@ class _Soak:
         guests = self._scene.guests
         yield from guests.lane.counters_wrong(guests.counters)
         for system in self._scene.systems:
-            tracebacks = system.process.log().count("Traceback")
-            if tracebacks:
-                yield f"{tracebacks} tracebacks are in {system.process.log_file}"
+            log = system.process.log()
+            if tracebacks := log.count("Traceback"):
+                first = log[: log.index("Traceback") + 6000][-8000:]
+                yield (
+                    f"{tracebacks} tracebacks are in {system.process.log_file}, as here:\n{first}"
+                )
 
     def _statuses(self) -> Mapping[str, Status]:
         """Of all ScannerJobs: their names are unique."""

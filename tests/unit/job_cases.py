@@ -16,6 +16,17 @@ from scannerjob.targets.job.names import LAUNCH
 from scannerjob.targets.job.view import JobView, view
 from tests.unit.cases import NOW, item, spec
 
+
+class Watch:
+    """The monotonic clock of a module, in place of its `time`."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
 OWNER = Owner("docs", "pdf-pages", "uid-1")
 CONTAINER = {"name": "pages", "image": "none"}
 

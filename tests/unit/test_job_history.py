@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from scannerjob.model.spec import JobTarget
+from scannerjob.targets.job import seen
 from scannerjob.targets.job.history import ended, removable, surplus
+from scannerjob.targets.job.seen import SeenJobs
 from scannerjob.targets.job.view import JobView
-from tests.unit.cases import NOW, ago
-from tests.unit.job_cases import ended_job, job_spec, seen_job
+from tests.unit.cases import ago
+from tests.unit.job_cases import Watch, ended_job, job_spec, seen_job
 
 
 def keys(jobs: Iterable[JobView]) -> list[str]:
@@ -31,15 +34,22 @@ def test_only_what_ended_and_holds_no_slot_is_settled() -> None:
 
 
 class TestANameStands:
-    def test_while_a_late_create_may_stumble_over_it(self) -> None:
-        jobs = [ended_job("young", since=ago(1260)), ended_job("old", since=ago(1261))]
+    def test_while_a_late_create_may_stumble_over_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(seen, "time", watch := Watch())
+        jobs = SeenJobs()
+        jobs.put(old := ended_job("old"))
+        watch.now += 1
+        jobs.put(young := ended_job("young", since=ago(9999)))
+        watch.now += 1260
 
-        assert keys(removable(jobs, lambda job: False, NOW)) == ["old"]
+        assert keys(removable([young, old], jobs)) == ["old"]
 
     def test_no_longer_than_its_end_is_counted_where_it_was_sent_once(self) -> None:
-        jobs = [ended_job("counted"), ended_job("not")]
+        counted, other = ended_job("counted"), ended_job("not")
+        jobs = SeenJobs()
+        jobs.count([counted])
 
-        assert keys(removable(jobs, lambda job: job.key == "counted", NOW)) == ["counted"]
+        assert keys(removable([counted, other], jobs)) == ["counted"]
 
 
 class TestTheLimits:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -12,26 +11,16 @@ from scannerjob.ports import Ref, Snapshot
 from scannerjob.targets.job import JobTargets, seen
 from scannerjob.targets.job.seen import SeenJobs
 from scannerjob.targets.job.view import JobView, view
-from tests.unit import cases
-from tests.unit.job_cases import condition, document, ended_job, job_spec, seen_job
+from tests.unit.cases import ago, spec
+from tests.unit.job_cases import Watch, condition, document, ended_job, job_spec, seen_job
 
 PLACE = ("docs", "pdf-pages")
-
-
-class Watch:
-    """Time as SeenJobs sees it."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def monotonic(self) -> float:
-        return self.now
 
 
 @pytest.fixture
 def watch(monkeypatch: pytest.MonkeyPatch) -> Watch:
     watch = Watch()
-    monkeypatch.setattr(seen, "time", SimpleNamespace(monotonic=watch.monotonic))
+    monkeypatch.setattr(seen, "time", watch)
     return watch
 
 
@@ -160,6 +149,29 @@ class TestAnEnding:
         assert jobs.ending_for(seen_job(terminating=1)) == timedelta(0)
 
 
+class TestAnEnd:
+    def test_is_as_old_as_it_is_known_whatever_its_date(self, jobs: SeenJobs, watch: Watch) -> None:
+        jobs.put(seen_job(version=1, active=1))
+        watch.now += 40
+        jobs.put(ended_job("[7]", version=2, since=ago(9999)))
+        watch.now += 2
+        jobs.put(touched := ended_job("[7]", version=3, since=ago(9999)))
+        watch.now += 3
+
+        assert jobs.ended_for(touched) == timedelta(seconds=5)
+
+    def test_of_one_job_is_not_that_of_the_next(self, jobs: SeenJobs, watch: Watch) -> None:
+        first = ended_job("[7]")
+        jobs.put(first)
+        watch.now += 40
+        jobs.put(second := again(first, 2))
+
+        assert jobs.ended_for(second) == timedelta(0)
+
+    def test_of_one_that_is_not_known_has_not_come(self, jobs: SeenJobs) -> None:
+        assert jobs.ended_for(ended_job("[7]")) == timedelta(0)
+
+
 class TestWhatIsRemembered:
     def test_lasts_as_long_as_the_job(self, jobs: SeenJobs) -> None:
         job = ended_job("[7]", "Failed")
@@ -221,4 +233,4 @@ class TestWhatTheWatchTells:
         assert target.traits.sees_all
         assert list(target.endpoints) == ["kubernetes"]
         with pytest.raises(ValueError, match="no Jobs"):
-            targets.open(snapshot, cases.spec())
+            targets.open(snapshot, spec())

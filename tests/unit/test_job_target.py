@@ -18,6 +18,7 @@ from scannerjob.apiserver import RefusedError
 from scannerjob.clock import boottime
 from scannerjob.model.facts import Fact, Observation
 from scannerjob.ports import PortError, TargetError, UnknownOutcomeError, UnreachedError
+from scannerjob.targets.job import seen
 from scannerjob.targets.job.api import JobsApi
 from scannerjob.targets.job.names import LAUNCH
 from scannerjob.targets.job.seen import SeenJobs
@@ -27,6 +28,7 @@ from tests.unit.cases import item
 from tests.unit.job_cases import (
     OWNER,
     Document,
+    Watch,
     condition,
     document,
     job_spec,
@@ -374,13 +376,27 @@ class TestCleaningUp:
         assert world.api.jobs == {}
         assert world.seen.of(("docs", "pdf-pages")) == []
 
-    def test_what_was_sent_twice_stays_for_the_time_being(self, world: World) -> None:
-        world.api.add(ended("[7]"), ended("[8]", seconds_ago=1261))
+    def test_what_was_sent_twice_stays_however_long_ago_it_is_said_to_have_ended(
+        self, world: World
+    ) -> None:
+        world.api.add(ended("[7]"), ended("[8]", seconds_ago=9999))
         world.observe("[7]", "[8]")
 
         world.clean_up(settled=["[7]", "[8]"], sends=2)
 
-        assert [view(job).key for job in world.api.jobs.values()] == ["[7]"]
+        assert "delete" not in world.api.calls
+
+    def test_it_goes_once_its_end_has_been_known_for_long(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(seen, "time", watch := Watch())
+        world.api.add(ended("[7]"))
+        world.observe("[7]")
+        watch.now += 1261
+
+        world.clean_up(settled=["[7]"], sends=2)
+
+        assert world.api.jobs == {}
 
     def test_what_holds_a_slot_or_was_not_counted_stays(self, world: World) -> None:
         world.api.add(ended("a", seconds_ago=9999), ended("b"), document("c"))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
-from datetime import datetime, timedelta
+from collections.abc import Collection, Iterable, Iterator
+from datetime import timedelta
 
 from scannerjob.model.limits import LATEST_SEND, RESEND_AFTER_LOOK
 from scannerjob.model.spec import JobTarget
+from scannerjob.targets.job.seen import SeenJobs
 from scannerjob.targets.job.view import JobView
 
 # A Job's name is what a late create of the same launch stumbles over. A resend is claimed soon
@@ -19,15 +20,14 @@ def ended(jobs: Iterable[JobView], outstanding: Collection[str]) -> list[JobView
     return [job for job in jobs if job.end and job.launch not in outstanding]
 
 
-def removable(
-    jobs: Iterable[JobView], is_counted: Callable[[JobView], bool], now: datetime
-) -> list[JobView]:
+def removable(jobs: Iterable[JobView], seen: SeenJobs) -> list[JobView]:
     """Those of them whose name need not stand in the way of a late create.
 
     A launch that was sent once and is there has arrived: nothing of it is on its way. Of others,
-    and of those that a process before this one counted, that is known after a while.
+    and of those that a process before this one counted, that is known after a while: by this
+    process, since its wall clock and the one that dated the end may be hours apart.
     """
-    return [job for job in jobs if is_counted(job) or now - job.changed > _KEEP_NAME]
+    return [job for job in jobs if seen.is_counted(job) or seen.ended_for(job) > _KEEP_NAME]
 
 
 def surplus(jobs: Collection[JobView], job: JobTarget) -> Iterator[JobView]:

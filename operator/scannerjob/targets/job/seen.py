@@ -14,11 +14,12 @@ Place = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """A Job, when this state of it was seen, and since when it is ending."""
+    """A Job, when this state of it was seen, and since when it is ending, or has ended."""
 
     job: JobView
     at: float
     ending_since: float | None
+    ended_since: float | None
 
 
 class SeenJobs:
@@ -43,11 +44,9 @@ class SeenJobs:
         before = entries.get(job.name)
         if before is not None and not job.is_newer_than(before.job):
             return job
-        now = time.monotonic()
-        since = (before.ending_since if before and before.job.uid == job.uid else None) or now
-        entries[job.name] = _Entry(job, now, since if job.ending else None)
         if before is not None and before.job.uid != job.uid:
             self._forget(before.job.uid)
+        entries[job.name] = _entry(job, before)
         return before.job if before else None
 
     def drop(self, job: JobView) -> None:
@@ -73,8 +72,12 @@ class SeenJobs:
     def ending_for(self, job: JobView) -> timedelta:
         """How long it has been seen to be ending; nothing where it is not."""
         entry = self._places.get(job.place, {}).get(job.name)
-        since = entry.ending_since if entry else None
-        return timedelta(seconds=time.monotonic() - since) if since else timedelta(0)
+        return _time_since(entry.ending_since if entry else None)
+
+    def ended_for(self, job: JobView) -> timedelta:
+        """How long its end has been known here: what its status says of it is another's clock."""
+        entry = self._places.get(job.place, {}).get(job.name)
+        return _time_since(entry.ended_since if entry else None)
 
     def cause(self, job: JobView) -> str | None:
         """Why it failed, as was once told by its pods; empty if they told nothing."""
@@ -97,3 +100,20 @@ class SeenJobs:
     def _forget(self, uid: str) -> None:
         self._causes.pop(uid, None)
         self._counted.discard(uid)
+
+
+def _entry(job: JobView, before: _Entry | None) -> _Entry:
+    now = time.monotonic()
+    ending_since = ended_since = None
+    if before is not None and before.job.uid == job.uid:
+        ending_since, ended_since = before.ending_since, before.ended_since
+    return _Entry(
+        job,
+        at=now,
+        ending_since=(ending_since or now) if job.ending else None,
+        ended_since=(ended_since or now) if job.end else None,
+    )
+
+
+def _time_since(begin: float | None) -> timedelta:
+    return timedelta(0) if begin is None else timedelta(seconds=time.monotonic() - begin)

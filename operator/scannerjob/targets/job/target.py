@@ -273,7 +273,7 @@ class JobTarget:
             self._cleaning = self._begin_cleaning(ended(mine, outstanding))
 
     def _begin_cleaning(self, jobs: Sequence[JobView]) -> asyncio.Task[None] | None:
-        free = {job.name: job for job in removable(jobs, self._seen.is_counted, datetime.now(UTC))}
+        free = {job.name: job for job in removable(jobs, self._seen)}
         gone = [job for job in surplus(jobs, self._job) if job.name in free]
         calls: list[Awaitable[None]] = [self._remove(job) for job in gone[:_REMOVED_PER_CYCLE]]
         if (seconds := ttl_seconds(self._spec)) is not None:
