@@ -307,7 +307,15 @@ class Trial:
         promised = self.setting.promised(slack=SLACK, recovery=recovery)
         violations = judge(history, promised)
         done = sum(row.until < inf for row in history.rows)
-        return Verdict(violations, history, time.time() - self._began, done)
+        seconds = time.time() - self._began
+        return Verdict(violations, history, seconds, done, complaints=list(self._tracebacks()))
+
+    def _tracebacks(self) -> Iterator[str]:
+        """Whatever goes wrong outside, a log tells of it in words."""
+        for operator in self.operators:
+            _, found, after = operator.log().partition("Traceback")
+            if found:
+                yield f"a traceback is in {operator.log_file}:\n{found}{after[:4000]}"
 
     def _is_done(self) -> bool:
         if self.rows.waiting():

@@ -33,7 +33,7 @@ def run(plan: Plan, stage: Stage, *, keep: bool = False) -> Verdict:
         verdict = scene.finish(within=PATIENCE + 60, recovery=_RECOVERY)
         hand.look_back(done_meanwhile)
         steps = [step.name for step, _ in plan.steps]
-        verdict.complaints = hand.complaints
+        verdict.complaints += hand.complaints
         verdict.notes.update(steps=steps, neighbour=done_meanwhile)
         if keep or not verdict.kept:
             verdict.notes["folder"] = str(scene.keep())
