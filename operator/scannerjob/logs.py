@@ -76,11 +76,20 @@ def set_up_logging(level: int = logging.INFO) -> None:
     scrub_tracebacks()
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_OneLine(_LINE, datefmt="%Y-%m-%dT%H:%M:%S"))
+    handler.addFilter(_is_news)
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("scannerjob").setLevel(level)
     logging.captureWarnings(True)
     sys.excepthook = _tell_end
     threading.excepthook = _tell_end_of_thread
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Not what kopf tells, with a traceback each, of a task that fails and of those around it.
+
+    What ended them comes out of kopf in the end, and `controller.process` tells of it.
+    """
+    return not (record.name.startswith("kopf.") and record.funcName == "guard")
 
 
 def _tell_end(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

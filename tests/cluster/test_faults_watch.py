@@ -40,6 +40,7 @@ def test_watches_that_end_are_begun_anew(
     # A change of the spec is known from the watch alone.
     work.patch({"suspend": True})
     work.wait_reason("Suspended")
+    assert "Traceback" not in process.log()
 
 
 def test_a_watch_that_breaks_while_another_is_opened_ends_both(

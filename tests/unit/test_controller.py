@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 from itertools import islice
+from json import JSONDecodeError
 from pathlib import Path
 from typing import Any, cast
 
+import aiohttp
 import kopf
 import pytest
 import yaml
+from kopf._cogs.clients.errors import APIServerError
+from kopf._cogs.clients.watching import WatchingError
 
-from scannerjob.controller import lease
+from scannerjob.controller import lease, process
 from scannerjob.controller.handlers import configure
 from scannerjob.controller.lease import own_namespace
+from scannerjob.controller.options import Options
+from scannerjob.ports import ConfigurationError
 
 
 def configured() -> kopf.OperatorSettings:
@@ -75,3 +83,61 @@ def test_without_any_it_is_the_default(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(lease, "_SERVICE_ACCOUNT", tmp_path / "none")
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
     assert own_namespace() == "default"
+
+
+@pytest.mark.parametrize(
+    ("error", "is_bug"),
+    [
+        (WatchingError("Error in the watch-stream"), False),
+        (APIServerError(None, status=500, headers={}), False),
+        (aiohttp.ClientPayloadError("broken"), False),
+        (JSONDecodeError("no JSON", "<html>", 0), False),
+        (TimeoutError(), False),
+        (KeyError("name"), True),
+    ],
+    ids=lambda each: type(each).__name__,
+)
+def test_a_bug_alone_is_told_with_its_traceback(
+    error: Exception,
+    is_bug: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    ends = iter([error, ConfigurationError("NoCluster", "enough")])
+
+    async def run_and_fail(_: Options) -> None:
+        raise next(ends)
+
+    monkeypatch.setattr(process, "_run", run_and_fail)
+    monkeypatch.setattr(process, "_BEGIN_ANEW_AFTER", 0.0)
+
+    with pytest.raises(SystemExit, match="enough"):
+        process.run(Options())
+
+    (record,) = caplog.records
+    assert "beginning anew" in record.message
+    assert bool(record.exc_text or record.exc_info) is is_bug
+
+
+@pytest.mark.parametrize(
+    ("task", "error", "told"),
+    [
+        ("watcher for jobs.v1.batch", WatchingError("broken"), False),
+        ("watcher for jobs.v1.batch", KeyError(), True),
+        ("engine", OSError(), True),
+    ],
+)
+def test_of_what_nobody_looked_at_a_watch_that_was_ended_is_not_told(
+    task: str, error: Exception, told: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fail() -> None:
+        raise error
+
+    async def leave_it() -> None:
+        asyncio.get_running_loop().set_exception_handler(process._tell)
+        await asyncio.wait([asyncio.create_task(fail(), name=task)])
+
+    asyncio.run(leave_it())
+    gc.collect()
+
+    assert bool(caplog.records) is told

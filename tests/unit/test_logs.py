@@ -41,6 +41,18 @@ def test_urls_replace_those_of_the_same_user() -> None:
     assert _logged(ValueError(f"{CANARY} other7f3a91")).endswith(f"{CANARY} ***")
 
 
+@pytest.mark.parametrize(("name", "told"), [("kopf.reactor", False), ("scannerjob", True)])
+def test_what_kopf_says_of_its_own_ends_is_left_out(name: str, told: bool) -> None:
+    """It comes with a traceback for the task that failed and for each that is around it."""
+
+    def guard() -> logging.LogRecord:
+        return logging.getLogger(name).makeRecord(
+            name, logging.ERROR, "aiotasks.py", 1, "has failed", (), None, func="guard"
+        )
+
+    assert logs._is_news(guard()) is told
+
+
 _ENDS = f"""
 import threading
 from scannerjob.logs import hide, set_up_logging

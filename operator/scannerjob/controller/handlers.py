@@ -31,7 +31,7 @@ _JOBS = ("batch", "v1", "jobs")
 _RETRY_START = 5.0
 _LOGIN_EVERY = 2.0
 # What kopf's tasks are called that watch.
-_WATCHER = "watcher for "
+WATCHER = "watcher for "
 _END_WITHIN = 5.0
 # An API server sends a bookmark about once a minute, if there is nothing else to send.
 _MAX_SILENCE = 90.0
@@ -186,7 +186,7 @@ async def _end_watches() -> None:
     Later it cancels them together with what may pause them. A watch that is being opened takes that
     for a pause, begins anew, and keeps the process from its end for ever.
     """
-    left = [task for task in asyncio.all_tasks() if task.get_name().startswith(_WATCHER)]
+    left = [task for task in asyncio.all_tasks() if task.get_name().startswith(WATCHER)]
     for task in left:
         task.cancel()
     with suppress(TimeoutError):

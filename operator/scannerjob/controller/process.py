@@ -7,12 +7,15 @@ import logging
 import sys
 import time
 from contextlib import suppress
+from json import JSONDecodeError
+from typing import Any
 
+import aiohttp
 import kopf
 
 from scannerjob import apiserver
 from scannerjob.apiserver import RefusedError
-from scannerjob.controller import handlers  # noqa: F401 - kopf calls what it has registered
+from scannerjob.controller import handlers
 from scannerjob.controller.health import Health, serving
 from scannerjob.controller.operator import close, require_crd
 from scannerjob.controller.options import Options
@@ -35,12 +38,31 @@ def run(options: Options) -> None:
             return asyncio.run(_run(options))
         except ConfigurationError as error:
             sys.exit(f"scannerjob: {error}")
-        except Exception as error:  # noqa: BLE001 - the next try is no worse than the end
-            log.error("the watch has ended: %s; beginning anew", error)
+        except Exception as error:
+            is_bug = not _came_from_outside(error)
+            log.error("the watch has ended: %s; beginning anew", error, exc_info=is_bug)
             time.sleep(_BEGIN_ANEW_AFTER)
 
 
+def _came_from_outside(error: Exception) -> bool:
+    """Whether the API server, or what is before it, said or did this."""
+    by_kopf = type(error).__module__.startswith("kopf._cogs.clients")
+    return by_kopf or isinstance(error, aiohttp.ClientError | OSError | JSONDecodeError)
+
+
+def _tell(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Tell of what nobody looked at; not of a watch that the API server ended beside another.
+
+    Of two that fail at once kopf looks at the first, and `run` tells of that.
+    """
+    task, error = context.get("future"), context.get("exception")
+    watched = isinstance(task, asyncio.Task) and task.get_name().startswith(handlers.WATCHER)
+    if not (watched and isinstance(error, Exception) and _came_from_outside(error)):
+        loop.default_exception_handler(context)
+
+
 async def _run(options: Options) -> None:
+    asyncio.get_running_loop().set_exception_handler(_tell)
     health = Health()
     async with serving(health, options.health_port):
         await _check()
