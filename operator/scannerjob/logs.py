@@ -85,11 +85,15 @@ def set_up_logging(level: int = logging.INFO) -> None:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Not what kopf tells, with a traceback each, of a task that fails and of those around it.
+    """Not what others tell with a traceback of what is told in words elsewhere.
 
-    What ended them comes out of kopf in the end, and `controller.process` tells of it.
+    kopf tells so of each task that fails and of those around it; what ended them comes out of it in
+    the end, and `controller.process` tells of it. SQLAlchemy tells so of a connection that breaks
+    while it is tidied up, and whoever used it tells of that.
     """
-    return not (record.name.startswith("kopf.") and record.funcName == "guard")
+    by_kopf = record.name.startswith("kopf.") and record.funcName == "guard"
+    by_pool = record.name.startswith("sqlalchemy.pool") and bool(record.exc_text)
+    return not (by_kopf or by_pool)
 
 
 def _tell_end(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

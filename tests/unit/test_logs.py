@@ -53,6 +53,22 @@ def test_what_kopf_says_of_its_own_ends_is_left_out(name: str, told: bool) -> No
     assert logs._is_news(guard()) is told
 
 
+@pytest.mark.parametrize(
+    ("name", "told"), [("sqlalchemy.pool.impl.QueuePool", False), ("scannerjob", True)]
+)
+def test_what_sqlalchemy_says_of_a_broken_connection_is_left_out(name: str, told: bool) -> None:
+    try:
+        raise ConnectionError("server closed the connection unexpectedly")
+    except ConnectionError:
+        broken = logs._Record(
+            name, logging.ERROR, "base.py", 1, "Error closing cursor", (), sys.exc_info()
+        )
+    leaked = logs._Record(name, logging.ERROR, "base.py", 1, "non-checked-in", (), None)
+
+    assert logs._is_news(broken) is told
+    assert logs._is_news(leaked)
+
+
 _ENDS = f"""
 import threading
 from scannerjob.logs import hide, set_up_logging
