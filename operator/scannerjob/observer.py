@@ -61,6 +61,7 @@ class Observer:
         self._clock = clock
         self._next_look = 0.0
         self._target_checked = False
+        self._asked = False
         self._claims = KnownClaims()
 
     def spec_changed(self, snapshot: Snapshot) -> None:
@@ -79,6 +80,12 @@ class Observer:
     def look_soon(self) -> None:
         """Have the next query look at the rows, without regard to the interval."""
         self._next_look = 0.0
+
+    def asked_to_look(self) -> None:
+        """Look in this cycle, even if no row could change anything: a person asked for it."""
+        self.look_soon()
+        self.database.try_at_once()
+        self._asked = True
 
     def until_next_look(self) -> float:
         """Seconds until a look at the rows is due and its database no longer left alone."""
@@ -151,11 +158,11 @@ class Observer:
         now: datetime,
     ) -> Facts:
         """Which rows match, if a look at them is due and could change anything."""
-        self.looked = False
+        self.looked, asked, self._asked = False, self._asked, False
         if facts.observations is None:
             return facts
         facts = await self._supersede(connections, spec, ledger, facts, now)
-        if not worth_a_look(spec, ledger, facts, now):
+        if not asked and not worth_a_look(spec, ledger, facts, now):
             self._plan_next_look(spec)
             return facts
         if not self._look_is_due(spec, ledger, facts, now):
@@ -272,6 +279,5 @@ def known_facts(
         observations=None,
         rows=None,
         reports=reports,
-        requests=snapshot.requests,
         hold=hold,
     )

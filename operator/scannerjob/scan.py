@@ -17,7 +17,7 @@ from uuid import uuid4
 from scannerjob.model import conditions
 from scannerjob.model.book import longest_life, whole
 from scannerjob.model.conditions import Trouble
-from scannerjob.model.decide import ACCEPT_LOST_LEDGER, decide
+from scannerjob.model.decide import decide
 from scannerjob.model.facts import Decision, Fact, Facts, Hold, Observation, Send
 from scannerjob.model.ledger import (
     Item,
@@ -34,6 +34,7 @@ from scannerjob.model.limits import (
 )
 from scannerjob.model.reading import next_time
 from scannerjob.model.redate import redated
+from scannerjob.model.requests import SCAN, asks_anew, heed, known
 from scannerjob.model.spec import NO_TIME, ScannerJobSpec, SpecError, parse_spec
 from scannerjob.narrate import tell_changes, tell_launched, tell_parked, tell_waiting
 from scannerjob.observer import Observer, known_facts
@@ -144,6 +145,8 @@ class Scanner:
             if ledger.lost_at is not None:
                 # What was seen before may lack what is out: look at all anew, as long as it rests.
                 self._connector.forget(self.ref)
+            if not stopping:
+                ledger = self._heed(snapshot, spec, ledger, now)
             connections = await self._connector.connect(snapshot, spec)
         except (SpecError, LedgerError, ConfigurationError) as error:
             return await self._say_unusable(snapshot, error, now)
@@ -197,6 +200,14 @@ class Scanner:
             return Ledger()
         log.error("%s: its ledger has vanished; nothing is launched for now", self.ref)
         return _lost_ledger(spec, snapshot, now)
+
+    def _heed(
+        self, snapshot: Snapshot, spec: ScannerJobSpec, ledger: Ledger, now: datetime
+    ) -> Ledger:
+        """The ledger after what a person asked for; that it was heeded is written with the rest."""
+        if asks_anew(SCAN, snapshot.requests, ledger):
+            self._observer.asked_to_look()
+        return heed(ledger, snapshot.requests, suspended=spec.suspend, now=now)
 
     async def _say_unusable(
         self, snapshot: Snapshot, error: SpecError | LedgerError | ConfigurationError, now: datetime
@@ -315,10 +326,7 @@ def _lost_ledger(spec: ScannerJobSpec, snapshot: Snapshot, now: datetime) -> Led
     return Ledger(
         lost_at=now,
         lost_until=whole(now + life) if life else None,
-        # No others: their names are whatever a person wrote, and the schema bounds how many.
-        handled_requests={
-            name: nonce for name, nonce in snapshot.requests.items() if name == ACCEPT_LOST_LEDGER
-        },
+        handled_requests=known(snapshot.requests),
     )
 
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import signal
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from scannerjob.connect import SecretConnector
 from scannerjob.engine import Engine
 from scannerjob.logs import hide
 from scannerjob.peers import Backoff
-from scannerjob.ports import Ref, UnknownOutcomeError
+from scannerjob.ports import ConfigurationError, Ref, UnknownOutcomeError
 from scannerjob.secrets import DirectorySecrets
 from scannerjob.stores import reference
 from scannerjob.stores.sql import SqlStore
@@ -21,6 +22,8 @@ from scannerjob.stores.sql import SqlStore
 log = logging.getLogger(__name__)
 
 _REQUEST = "scannerjob.dev/requested-"
+# How long, in seconds, a request waits at most until it is seen.
+_HEED_EVERY = 1.0
 
 
 async def run(documents: Iterable[Mapping[str, Any]], secrets: Path, state: str) -> None:
@@ -37,16 +40,31 @@ async def run(documents: Iterable[Mapping[str, Any]], secrets: Path, state: str)
     engine = Engine(store, connector)
     connector.wake = engine.wake_from_thread
     begin = asyncio.create_task(_begin(documents, store, engine))
+    heed = asyncio.create_task(_heed_requests(store, engine))
     try:
         await _first(begin, asyncio.create_task(stop.wait()))
         await stop.wait()
         log.info("stopping; launches that are out go on")
     finally:
         begin.cancel()
+        heed.cancel()
         await engine.close()
         await connector.close()
         await store.close()
     log.info("stopped")
+
+
+async def _heed_requests(store: SqlStore, engine: Engine) -> None:
+    """Wake what a person asked something of: no watch tells of it here."""
+    known: Mapping[tuple[Ref, str], str] = {}
+    while True:
+        # What is not told now is told the next time; the cycle says what is wrong.
+        with suppress(UnknownOutcomeError, ConfigurationError):
+            asked = await store.requests()
+            for ref in {ref for (ref, _), __ in asked.items() - known.items()}:
+                engine.wake(ref)
+            known = asked
+        await asyncio.sleep(_HEED_EVERY)
 
 
 def _stop_signals() -> asyncio.Event:

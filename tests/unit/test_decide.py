@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from scannerjob.model.decide import ACCEPT_LOST_LEDGER, decide
+from scannerjob.model.decide import decide
 from scannerjob.model.facts import Fact, Facts, Hold, Observation, Report, Stray, TargetTraits
 from scannerjob.model.ledger import Item, Ledger, Phase, ledger_to_status
 from scannerjob.model.limits import MAX_LEDGER_BYTES, MAX_REASON
@@ -694,16 +694,6 @@ class TestALostLedger:
         long_ago = replace(self.lost, lost_at=ago(1_000_000))
 
         assert sent(decided(bounded(), long_ago, facts(rows("a")))) == []
-
-    def test_is_over_when_a_person_says_so_once(self) -> None:
-        said = {ACCEPT_LOST_LEDGER: "nonce"}
-
-        decision = decided(spec(), self.lost, facts(rows("a"), requests=said))
-        lost_again = replace(decision.ledger, items=(), lost_at=NOW)
-
-        assert len(sent(decision)) == 1
-        assert decision.ledger.handled_requests == said
-        assert sent(decided(spec(), lost_again, facts(rows("a"), requests=said))) == []
 
 
 def test_no_rest_is_cut_short_by_the_part_of_a_second() -> None:

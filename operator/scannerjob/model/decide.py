@@ -22,11 +22,10 @@ from scannerjob.model.reading import (
     is_orphan,
     key_changed,
 )
+from scannerjob.model.requests import ACCEPT_LOST_LEDGER
 from scannerjob.model.row import Row
 from scannerjob.model.settle import settle
 from scannerjob.model.spec import ScannerJobSpec
-
-ACCEPT_LOST_LEDGER = "accept-lost-ledger"
 
 
 def decide(
@@ -47,7 +46,7 @@ def decide(
         # The present rows tell nothing of those that are remembered, not even that they left.
         facts = replace(facts, rows=None, hold=facts.hold or _changed_key(ledger))
     book = Book(spec, _rebase(ledger, facts), facts.traits, now)
-    _take_requests(book, facts)
+    _rest_of_loss(book)
     duplicates = list(_take_in(book, facts))
     settle(book, facts)
     holds = [*_holds(book, facts), *(_duplicate(stray) for stray in duplicates)]
@@ -92,15 +91,10 @@ def _under(item: Item, old_hash: str | None, new_hash: str) -> Item:
     return replace(item, query_hash=None if claimed_under == new_hash else claimed_under)
 
 
-def _take_requests(book: Book, facts: Facts) -> None:
-    """Do what a person asked for, once; and let a vanished ledger rest only as long as it must."""
-    nonce = facts.requests.get(ACCEPT_LOST_LEDGER)
-    handled = book.ledger.handled_requests
-    accepted = nonce is not None and nonce != handled.get(ACCEPT_LOST_LEDGER)
-    if nonce is not None and accepted:
-        handled = {ACCEPT_LOST_LEDGER: nonce}
-    if accepted or _all_lost_launches_ended(book):
-        book.ledger = replace(book.ledger, lost_at=None, lost_until=None, handled_requests=handled)
+def _rest_of_loss(book: Book) -> None:
+    """Let a ledger that vanished hold launches only as long as it must."""
+    if book.ledger.lost_until is not None and book.ledger.lost_until <= book.now:
+        book.ledger = replace(book.ledger, lost_at=None, lost_until=None)
 
 
 def _take_in(book: Book, facts: Facts) -> Iterator[Stray]:
@@ -110,10 +104,6 @@ def _take_in(book: Book, facts: Facts) -> Iterator[Stray]:
             yield stray
         else:
             book.take_in(stray)
-
-
-def _all_lost_launches_ended(book: Book) -> bool:
-    return book.ledger.lost_until is not None and book.ledger.lost_until <= book.now
 
 
 def _holds(book: Book, facts: Facts) -> Iterator[Hold]:

@@ -130,10 +130,9 @@ class Facts:
     `observations` (by launch id) were made strictly before `rows` were read, and reading began at
     `read_at`: what ended after that may not show in them. `reports` tell of this process's own
     sends. `query_hash` and `endpoints` say where was looked. `hold` is a reason found
-    outside to launch nothing. `requests` are nonces that a person left, by what is asked for.
-    `strays` are launches that hold no slot though they should. `known_for` says how long this
-    process has known the last claim of each launch, by a clock that nobody sets; None where that
-    was not measured.
+    outside to launch nothing. `strays` are launches that hold no slot though they should.
+    `known_for` says how long this process has known the last claim of each launch, by a clock that
+    nobody sets; None where that was not measured.
     """
 
     traits: TargetTraits
@@ -144,7 +143,6 @@ class Facts:
     rows: Rows | None
     reports: Mapping[str, Report] = field(default_factory=lambda: MappingProxyType({}))
     hold: Hold | None = None
-    requests: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     strays: tuple[Stray, ...] = ()
     known_for: Mapping[str, timedelta] | None = None
 

@@ -29,14 +29,17 @@ _NETWORK_FILESYSTEMS = frozenset(
 class Database:
     """Connections to the database of a URL; `str()` of it says where that is, and no more."""
 
-    def __init__(self, url: str, timeout: float, prepare: Callable[[Engine], None]) -> None:
+    def __init__(
+        self, url: str, timeout: float, prepare: Callable[[Engine], None], *, create: bool = True
+    ) -> None:
         """Raises ConfigurationError where the URL cannot be used. Connects to nothing yet.
 
-        `prepare` is called before the first use and must be harmless if called again.
+        `prepare` is called before the first use and must be harmless if called again. Without
+        `create` a SQLite file must be there.
         """
         self._text = url
         self._url = parse_database_url(url)
-        self._file = _File(Path(str(self._url.database))) if _is_sqlite(self._url) else None
+        self._file = _File(Path(str(self._url.database)), create) if _is_sqlite(self._url) else None
         self._engine = _engine(self._url, timeout)
         self._prepare = prepare
         self._prepared = False
@@ -75,9 +78,11 @@ class _File:
     place: two ledgers, and twice the cap.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, create: bool) -> None:
         self._path = path.absolute()
         self._identity: tuple[int, int] | None = None
+        if not create and not self._path.is_file():
+            raise no_ledger(f"the file {self._path}, which does not exist")
         if not self._path.parent.is_dir():
             raise ConfigurationError(
                 "InvalidURL", f"ledger file {self._path}: its directory does not exist; create it"
@@ -108,6 +113,14 @@ class _File:
         except FileNotFoundError:
             return None
         return found.st_dev, found.st_ino
+
+
+def no_ledger(place: str) -> ConfigurationError:
+    """What is said where a ledger was expected."""
+    return ConfigurationError(
+        "NoLedger",
+        f"no ledger is in {place}: expected the URL that `scannerjob run` was given as --state",
+    )
 
 
 def filesystem_of(path: Path, mounts: Path) -> str | None:

@@ -71,22 +71,40 @@ class KubernetesStore:
         with asking(f"annotate {KIND} {ref}"):
             await self._annotate(ref, {_REQUESTED + name: nonce}, {})
 
+    async def suspend(self, ref: Ref, suspended: bool) -> None:
+        """Set `spec.suspend`."""
+        with asking(f"change {KIND} {ref}"):
+            await self._patch(ref, {"spec": {"suspend": suspended}})
+
+    async def list(self, namespace: str | None) -> list[Snapshot]:
+        """The ScannerJobs of this namespace, or of all."""
+        with asking(f"list {KIND}s in {namespace or 'all namespaces'}"):
+            found = await (
+                self._objects.list_namespaced_custom_object(**self._kind, namespace=namespace)
+                if namespace
+                else self._objects.list_cluster_custom_object(**self._kind)
+            )
+        return [snapshot_of(each) for each in cast(Mapping[str, Any], found)["items"]]
+
     async def _annotate(
         self, ref: Ref, annotations: Mapping[str, str], metadata: Mapping[str, Any]
     ) -> object:
+        return await self._patch(ref, {"metadata": {**metadata, "annotations": annotations}})
+
+    async def _patch(self, ref: Ref, body: Mapping[str, Any]) -> object:
         return await self._objects.patch_namespaced_custom_object(
-            **self._to(ref),
-            body={"metadata": {**metadata, "annotations": annotations}},
-            _content_type="application/merge-patch+json",
+            **self._to(ref), body=dict(body), _content_type="application/merge-patch+json"
         )
 
     def _to(self, ref: Ref) -> dict[str, Any]:
+        return {**self._kind, "namespace": ref.namespace, "name": ref.name}
+
+    @property
+    def _kind(self) -> dict[str, Any]:
         return {
             "group": API_GROUP,
             "version": API_VERSION.removeprefix(f"{API_GROUP}/"),
             "plural": _PLURAL,
-            "namespace": ref.namespace,
-            "name": ref.name,
             "_request_timeout": self._timeout,
         }
 

@@ -37,10 +37,14 @@ from sqlalchemy.sql import ColumnElement
 
 from scannerjob.ports import ConflictError, Ref, Snapshot, UnknownOutcomeError
 from scannerjob.stores import reference
-from scannerjob.stores.database import POOL_SIZE, Database
+from scannerjob.stores.database import POOL_SIZE, Database, no_ledger
 from scannerjob.threads import Threads
+from scannerjob.urls import host_of
 
 _Result = TypeVar("_Result")
+
+# Beside the requests of model.requests: not heeded once, but true as long as it stands there.
+_SUSPEND = "suspend"
 
 # MySQL's TEXT ends at 64 KiB.
 _Json = Text().with_variant(mysql.MEDIUMTEXT(), "mysql", "mariadb")
@@ -81,9 +85,13 @@ class SqlStore:
     raises ConfigurationError where the database cannot be used, such as a file that was removed.
     """
 
-    def __init__(self, url: str, timeout: float = 10.0) -> None:
-        """Raises ConfigurationError where `url` cannot be used; nothing is opened yet."""
-        self._database = Database(url, timeout, prepare=_create_tables)
+    def __init__(self, url: str, timeout: float = 10.0, *, create: bool = True) -> None:
+        """Raises ConfigurationError where `url` cannot be used; nothing is opened yet.
+
+        Without `create` the tables must be there, and a SQLite file too.
+        """
+        prepare = _create_tables if create else _require_tables
+        self._database = Database(url, timeout, prepare=prepare, create=create)
         self._threads = Threads(POOL_SIZE)
         self._timeout = timeout
         self._applied: dict[Ref, str] = {}
@@ -107,6 +115,24 @@ class SqlStore:
         Raises UnknownOutcomeError; to repeat a request with its nonce is harmless.
         """
         await self._call(lambda connection: _put_request(connection, ref, name, nonce))
+
+    async def suspend(self, ref: Ref, suspended: bool) -> None:
+        """Let it launch nothing, whatever its document says, until that is taken back.
+
+        Raises UnknownOutcomeError; to repeat it is harmless.
+        """
+        await self._call(lambda connection: _suspend(connection, ref, suspended))
+
+    async def list(self, namespace: str | None) -> list[Snapshot]:
+        """All ScannerJobs of a namespace, or of all, that were ever applied here.
+
+        Raises UnknownOutcomeError.
+        """
+        return await self._call(lambda connection: _list(connection, namespace))
+
+    async def requests(self) -> Mapping[tuple[Ref, str], str]:
+        """The nonces of all that was asked for, by what it is. Raises UnknownOutcomeError."""
+        return await self._call(_requests)
 
     async def read(self, ref: Ref) -> Snapshot | None:
         """See LedgerStore. A row deleted under a process that applied it is begun anew."""
@@ -150,6 +176,11 @@ def _create_tables(engine: Engine) -> None:
                 raise
 
 
+def _require_tables(engine: Engine) -> None:
+    if not inspect(engine).has_table(_ledger.name):
+        raise no_ledger(f"the database at {host_of(str(engine.url))}")
+
+
 def _apply(connection: Connection, ref: Ref, spec: str) -> None:
     texts = {"spec": spec, "spec_hash": hashlib.sha256(spec.encode()).hexdigest()}
     first = {"uid": str(uuid4()), "generation": 1, "version": 1, "status": "{}"}
@@ -165,6 +196,14 @@ def _put_request(connection: Connection, ref: Ref, name: str, nonce: str) -> Non
     connection.execute(update(_request).where(requested).values(nonce=nonce))
 
 
+def _suspend(connection: Connection, ref: Ref, suspended: bool) -> None:
+    _put_request(connection, ref, _SUSPEND, "true" if suspended else "")
+    # Whoever has read the spec as it was must not launch by it any more. A crash between the two
+    # leaves a process that was about to write: what it launches was allowed when it was read.
+    counted = {name: _ledger.c[name] + 1 for name in ("generation", "version")}
+    connection.execute(update(_ledger).where(_of(_ledger, ref)).values(**counted))
+
+
 def _read(connection: Connection, ref: Ref, applied: str | None) -> Snapshot | None:
     row = connection.execute(select(_ledger).where(_of(_ledger, ref))).one_or_none()
     if row is None and applied is not None:
@@ -173,18 +212,33 @@ def _read(connection: Connection, ref: Ref, applied: str | None) -> Snapshot | N
     return None if row is None else _snapshot(connection, ref, row)
 
 
+def _list(connection: Connection, namespace: str | None) -> list[Snapshot]:
+    wanted = select(_ledger).order_by(_ledger.c.namespace, _ledger.c.name)
+    if namespace is not None:
+        wanted = wanted.where(_ledger.c.namespace == namespace)
+    rows = connection.execute(wanted).all()
+    return [_snapshot(connection, Ref(row.namespace, row.name), row) for row in rows]
+
+
+def _requests(connection: Connection) -> dict[tuple[Ref, str], str]:
+    rows = connection.execute(select(_request))
+    return {(Ref(row.namespace, row.name), row.request): row.nonce for row in rows}
+
+
 def _snapshot(connection: Connection, ref: Ref, row: Row[Any]) -> Snapshot:
     marked = connection.execute(select(_marks).where(_of(_marks, ref))).first() is not None
     requests = select(_request.c.request, _request.c.nonce).where(_of(_request, ref))
+    asked = {row.request: row.nonce for row in connection.execute(requests)}
+    suspended = {"suspend": True} if asked.pop(_SUSPEND, "") else {}
     return Snapshot(
         ref=ref,
         uid=row.uid,
         generation=row.generation,
-        spec=json.loads(row.spec),
+        spec=json.loads(row.spec) | suspended,
         status=json.loads(row.status),
         version=str(row.version),
         marked=marked,
-        requests={row.request: row.nonce for row in connection.execute(requests)},
+        requests=asked,
     )
 
 
