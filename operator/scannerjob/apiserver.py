@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any, cast
 
 import aiohttp
 import yaml
 from kubernetes.aio.client import ApiClient, ApiException, Configuration
 from kubernetes.aio.client.rest import RESTClientObject, RESTResponse
-from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
+from kubernetes.aio.config import (
+    ConfigException,
+    list_kube_config_contexts,
+    load_incluster_config,
+    load_kube_config,
+)
 
 from scannerjob.ports import ConfigurationError, PortError, UnknownOutcomeError, UnreachedError
 
+_OWN_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 # How long one call may take. The API server ends its own at 60 s; a cycle should not wait for that.
 TIMEOUT = 10.0
+_AS_LONG_AS_IT_GOES = aiohttp.ClientTimeout(total=None, sock_connect=TIMEOUT)
 
 # Answers that prove nothing was done. All others of 429 and above leave it open.
 _REFUSALS = {
@@ -32,45 +41,77 @@ _REFUSALS = {
 }
 
 
-async def connect() -> ApiClient:
+@dataclass(frozen=True, slots=True)
+class Kubeconfig:
+    """Which cluster is meant: that of this file, or of KUBECONFIG; its `context`, or the current.
+
+    Where neither is said, and in a cluster, it is that one.
+    """
+
+    file: str | None = None
+    context: str | None = None
+
+    def namespace(self) -> str:
+        """The namespace that the context names, or that of the pod this runs in."""
+        if self._is_ours and _OWN_NAMESPACE.exists():
+            return _OWN_NAMESPACE.read_text().strip()
+        with self._usable():
+            contexts, current = list_kube_config_contexts(self._path)  # type: ignore[no-untyped-call]
+        named = [each for each in contexts if each["name"] == self.context] or [current]
+        return str(named[0]["context"].get("namespace") or "default")
+
+    async def load(self, configuration: Configuration) -> None:
+        """Put it into this configuration. Raises ConfigurationError where it cannot be used."""
+        if self._is_ours:
+            try:
+                load_incluster_config(configuration)  # type: ignore[no-untyped-call]
+                return
+            except ConfigException:
+                pass
+        with self._usable():
+            await load_kube_config(  # type: ignore[no-untyped-call]
+                self._path, context=self.context, client_configuration=configuration
+            )
+
+    @property
+    def _is_ours(self) -> bool:
+        return self.file is None and self.context is None
+
+    @property
+    def _path(self) -> str | None:
+        return self.file or os.environ.get("KUBECONFIG")
+
+    @contextmanager
+    def _usable(self) -> Iterator[None]:
+        try:
+            yield
+        except (ConfigException, OSError, yaml.YAMLError) as error:
+            raise ConfigurationError(
+                "NoCluster", f"not in a cluster, and no usable kubeconfig: {error}; set KUBECONFIG"
+            ) from None
+
+
+async def connect(kubeconfig: Kubeconfig = Kubeconfig()) -> ApiClient:
     """A client for the cluster this runs in or, outside of one, for the kubeconfig's context.
 
     Must be called in the event loop, and closed. Raises ConfigurationError if there is neither.
     """
-    configuration = await access()
+    configuration = await access(kubeconfig)
     api = ApiClient(configuration)
-    api.rest_client = _Sender(configuration)
+    api.rest_client = _Sender(configuration, kubeconfig)
     api.user_agent = "scannerjob"
     return api
 
 
-async def access() -> Configuration:
+async def access(kubeconfig: Kubeconfig = Kubeconfig()) -> Configuration:
     """Where the API server is and what it is told of who asks, read anew each time.
 
     A service account's token is replaced every hour or so, and that of a kubeconfig may be given by
     a program. Raises ConfigurationError as `connect` does.
     """
     configuration = Configuration()
-    await _load(configuration)
+    await kubeconfig.load(configuration)
     return configuration
-
-
-async def _load(configuration: Configuration) -> None:
-    try:
-        load_incluster_config(configuration)  # type: ignore[no-untyped-call]
-    except ConfigException:
-        await _load_kube_config(configuration)
-
-
-async def _load_kube_config(configuration: Configuration) -> None:
-    try:
-        await load_kube_config(  # type: ignore[no-untyped-call]
-            os.environ.get("KUBECONFIG"), client_configuration=configuration
-        )
-    except (ConfigException, OSError, yaml.YAMLError) as error:
-        raise ConfigurationError(
-            "NoCluster", f"not in a cluster, and no usable kubeconfig: {error}; set KUBECONFIG"
-        ) from None
 
 
 async def read_core(api: ApiClient, path: str, **query: str) -> dict[str, Any]:
@@ -92,12 +133,38 @@ async def read_core(api: ApiClient, path: str, **query: str) -> dict[str, Any]:
     return cast(dict[str, Any], answer.data)
 
 
+@asynccontextmanager
+async def open_core(api: ApiClient, path: str, **query: str) -> AsyncIterator[aiohttp.StreamReader]:
+    """What is at this path, as it comes: the log of a pod that goes on, for as long as it does.
+
+    Raises ApiException, as `read_core` does.
+    """
+    request = await api.param_serialize(
+        method="GET",
+        resource_path=f"/api/v1/{path}",
+        query_params=list(query.items()),
+        header_params={"Accept": "*/*"},
+        auth_settings=["BearerToken"],
+    )
+    answer = (await api.call_api(*request, _request_timeout=_AS_LONG_AS_IT_GOES)).response
+    try:
+        if answer.status >= HTTPStatus.BAD_REQUEST:
+            raise ApiException(status=answer.status, reason=answer.reason, body=await answer.text())
+        yield answer.content
+    finally:
+        answer.close()
+
+
 class _Sender(RESTClientObject):
     """Sends every request once, and looks for a newer token when one is not known any more.
 
     aiohttp repeats a PUT by itself where a connection that it used before breaks. If the first had
     arrived, the second gets 409, and a write that was won would look like one that was lost.
     """
+
+    def __init__(self, configuration: Configuration, kubeconfig: Kubeconfig) -> None:
+        super().__init__(configuration)
+        self._kubeconfig = kubeconfig
 
     def _create_pool_manager(self) -> aiohttp.ClientSession:
         session = super()._create_pool_manager()
@@ -110,7 +177,7 @@ class _Sender(RESTClientObject):
         if response.status == HTTPStatus.UNAUTHORIZED:
             # What cannot be read now is read after the next refusal.
             with suppress(ConfigurationError):
-                await _load(self.configuration)
+                await self._kubeconfig.load(self.configuration)
         return response
 
 

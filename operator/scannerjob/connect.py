@@ -89,6 +89,12 @@ class SecretConnector:
             self._opened[snapshot.ref] = opened
         return opened.connections
 
+    async def source(self, ref: Ref, spec: ScannerJobSpec) -> SqlSource:
+        """The rows alone: only the database's Secret is read. Raises ConfigurationError."""
+        access = await self._access(ref, "spec.database", spec.database)
+        hide(ref, access.url)
+        return self._open_database(access, spec)
+
     def forget(self, ref: Ref) -> None:
         """Close what is open for this ScannerJob, and keep nothing that its Secrets held."""
         self.reread(ref)

@@ -9,6 +9,10 @@ import pytest
 
 from tests.unit.test_cli_documents import GOOD
 
+COMMANDS = (
+    *("run", "operator", "demo", "version", "init", "validate", "preview", "status", "explain"),
+    *("retry", "scan", "suspend", "resume", "drain", "logs"),
+)
 HEAVY = ("celery", "kombu", "kopf", "kubernetes", "pydantic", "sqlalchemy", "yaml")
 
 
@@ -34,8 +38,71 @@ def secrets(tmp_path: Path) -> Path:
 def test_help_names_every_command() -> None:
     done = _scannerjob("--help")
     assert done.returncode == 0
-    for command in ("run", "operator", "validate", "demo", "version"):
+    for command in COMMANDS:
         assert f" {command} " in done.stdout
+
+
+def test_a_mistyped_command_gets_a_suggestion() -> None:
+    done = _scannerjob("statsu")
+    assert done.returncode == 2
+    assert "Did you mean 'status'?" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["preview"], "expected either NAME or --file"),
+        (["preview", "pages", "--file", "pages.yaml"], "expected either NAME or --file"),
+        (["retry", "pages"], "expected either KEY or --all-parked"),
+        (["retry", "pages", "7", "--all-parked"], "expected either KEY or --all-parked"),
+        (["status", "--watch", "--output", "json"], "--watch: shows a table only"),
+        (["status", "--state", "sqlite:///x.db", "--context", "docs"], "--state: not together"),
+        (["status", "--state", "sqlite:///missing.db"], "no ledger is in the file"),
+        (["status", "--state", "postgresql://app:canary-7f3a91@h/x?bad=1"], "--state"),
+        (["init", "pages"], "--database, --query, --task or --image"),
+        (["init", "pages", "--task", "a", "--image", "b"], "--task: not together with --image"),
+        (["init", "pages", "--output", "."], "--output: . exists"),
+        (
+            ["init", "pages", "--query", "SELECT 1", "--database", "a/b", "--task", "t"],
+            "--broker: required",
+        ),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_in_a_line(
+    arguments: list[str], said: str, tmp_path: Path
+) -> None:
+    done = _scannerjob(*arguments, cwd=tmp_path)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert said in done.stderr
+    assert "canary" not in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_document_of_init_is_valid(tmp_path: Path) -> None:
+    file = tmp_path / "pages.yaml"
+    asked = ["--query", "SELECT id FROM pdf", "--database", "app-db/url", "--image", "pages:1"]
+    assert "preview --file" in _scannerjob("init", "pages", *asked, "--output", file).stdout
+    assert "is valid" in _scannerjob("validate", file).stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["sta"], ["status"]),
+        (["status", "--wa"], ["--watch"]),
+        (["status", "--output", "j"], ["json"]),
+    ],
+)
+def test_kubectl_is_told_how_a_word_goes_on(words: list[str], expected: list[str]) -> None:
+    program = (
+        f"import sys; sys.argv[1:] = {words!r}\n"
+        "from scannerjob.cli.completion import complete_for_kubectl as c; c()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True
+    )
+    assert done.stdout.split() == [*expected, ":4"]
 
 
 def test_help_imports_nothing_heavy() -> None:

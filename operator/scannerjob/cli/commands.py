@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-import sys
-from enum import StrEnum
-from importlib.metadata import version as installed_version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-if TYPE_CHECKING:
-    from scannerjob.cli.documents import Document
+from scannerjob.cli import author, manage
+from scannerjob.cli.exits import refuse
+from scannerjob.cli.printing import Output
 
 
 class _Commands(TyperGroup):
@@ -36,18 +33,11 @@ app = typer.Typer(
     cls=_Commands,
     help="Looks in a database for work and launches each row once, never more than N at a time.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
 )
 
 _STATE_FILE = "scannerjob-state.db"
-
-
-class Output(StrEnum):
-    """How a summary is printed."""
-
-    TABLE = "table"
-    JSON = "json"
 
 
 @app.command()
@@ -84,17 +74,19 @@ def run(
     read once, at the start: restart after a change. Secrets are read again when they change.
     SIGTERM or SIGINT stops it; what was launched goes on.
     """
+    import asyncio
+
     from scannerjob.logs import set_up_logging
     from scannerjob.ports import ConfigurationError
 
-    documents = _load(file, namespace, in_cluster=False)
+    documents = author.load(file, namespace, in_cluster=False)
     set_up_logging()
     from scannerjob import standalone
 
     try:
         asyncio.run(standalone.run([each.body for each in documents], secrets, state))
     except ConfigurationError as error:
-        _refuse([f"--state: {error}"])
+        refuse([f"--state: {error}"])
 
 
 @app.command()
@@ -118,7 +110,10 @@ def operator(
         typer.Option(help="Where the Lease is; by default, the namespace this runs in."),
     ] = None,
 ) -> None:
-    """Run as a Kubernetes operator, with the rights of the current context or service account."""
+    """Run as a Kubernetes operator.
+
+    It has the rights of the current context, or of its service account.
+    """
     from scannerjob import controller
     from scannerjob.logs import set_up_logging
 
@@ -135,15 +130,6 @@ def operator(
 
 
 @app.command()
-def validate(
-    files: Annotated[list[Path], typer.Argument(help="ScannerJob documents in YAML.")],
-) -> None:
-    """Check ScannerJob documents, offline: exits 2 naming file, line and field of each problem."""
-    for document in _load(files, "default"):
-        typer.echo(f"{document.place}: {document.ref} is valid")
-
-
-@app.command()
 def demo(
     output: Annotated[
         Output, typer.Option(help="How the summary is printed; with json, alone on stdout.")
@@ -153,12 +139,13 @@ def demo(
         typer.Option(metavar="DIR", help="Work in this new directory and leave it, with all logs."),
     ] = None,
 ) -> None:
-    """See it work, in about a minute: two real Celery workers, one of them killed.
+    """See it work, in about a minute.
 
-    Everything runs on this machine, in a temporary directory. Exits 1 if a promise was broken.
+    Two real Celery workers, one of them killed. Everything runs on this machine, in a temporary
+    directory. Exits 1 if a promise was broken.
     """
     if keep and keep.exists():
-        _refuse([f"--keep: {keep} exists; expected a new directory"])
+        refuse([f"--keep: {keep} exists; expected a new directory"])
     from scannerjob.demo import run_demo
 
     raise typer.Exit(run_demo(as_json=output is Output.JSON, keep=keep))
@@ -167,25 +154,10 @@ def demo(
 @app.command()
 def version() -> None:
     """Print the version."""
+    from importlib.metadata import version as installed_version
+
     typer.echo(installed_version("scannerjob"))
 
 
-def _load(files: list[Path], namespace: str, *, in_cluster: bool = True) -> list[Document]:
-    from scannerjob.cli.documents import DocumentError, is_namespace, load_documents
-
-    if not is_namespace(namespace):
-        _refuse([f"--namespace: expected lower case letters, digits and -, not {namespace!r}"])
-    try:
-        return load_documents(files, namespace, in_cluster=in_cluster)
-    except DocumentError as error:
-        _refuse(error.problems)
-
-
-def _refuse(problems: list[str] | tuple[str, ...]) -> NoReturn:
-    """What was given cannot be used: one line for each problem, and exit code 2."""
-    from scannerjob.model.printable import printable
-    from scannerjob.urls import without_userinfo
-
-    for problem in problems:
-        print(printable(without_userinfo(problem)), file=sys.stderr)
-    raise typer.Exit(2)
+for command in (*author.COMMANDS, *manage.COMMANDS):
+    app.command()(command)

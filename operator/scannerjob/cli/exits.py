@@ -1,0 +1,51 @@
+"""How a command ends: its exit code, and one line for each thing that is wrong."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from enum import IntEnum
+from typing import NoReturn
+
+import typer
+
+
+class Exit(IntEnum):
+    """The exit codes of all commands."""
+
+    DONE = 0
+    NO = 1  # what was asked for is not there, did not come in time, or must not be
+    MISTAKE = 2  # what was typed, or a file that was given, cannot be used
+    UNREACHED = 3  # the cluster or a database could not be asked
+
+
+def refuse(problems: Iterable[str]) -> NoReturn:
+    """What was given cannot be used: one line for each problem."""
+    leave(Exit.MISTAKE, *problems)
+
+
+def leave(code: Exit, *lines: str) -> NoReturn:
+    """End with these lines on stderr: no password, and nothing that moves a cursor."""
+    from scannerjob.model.printable import printable
+    from scannerjob.urls import without_userinfo
+
+    for line in lines:
+        print(printable(without_userinfo(line)), file=sys.stderr)
+    raise typer.Exit(code)
+
+
+@contextmanager
+def reaching() -> Iterator[None]:
+    """Around what asks a cluster or a database: its errors are lines for people."""
+    from scannerjob.apiserver import RefusedError
+    from scannerjob.ports import ConfigurationError, PortError
+
+    try:
+        yield
+    except ConfigurationError as error:
+        refuse([str(error)])
+    except RefusedError as error:
+        leave(Exit.NO, str(error))
+    except PortError as error:
+        leave(Exit.UNREACHED, str(error))

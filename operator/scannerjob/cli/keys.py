@@ -1,0 +1,31 @@
+"""Rows by what a person types of them: `17` for the key `[17]`, or the key itself."""
+
+from __future__ import annotations
+
+import json
+
+from scannerjob.model.ledger import Item, Ledger
+from scannerjob.model.row import canonical_key
+
+
+def keys_meant(text: str) -> list[str]:
+    """The keys that this may stand for, the likeliest first.
+
+    A JSON array is a key as it stands in the status, whatever blanks it has. All else is the value
+    of the only key column: `17` a number or a text, `abc` a text.
+    """
+    try:
+        value = json.loads(text)
+    except ValueError:
+        # A key that was too long to be kept whole is no JSON any more.
+        return [canonical_key([text]), text]
+    if isinstance(value, list):
+        return [canonical_key(value)]
+    plain = [] if isinstance(value, dict) else [canonical_key([value])]
+    return [*plain, canonical_key([text])]
+
+
+def find_item(text: str, ledger: Ledger) -> Item | None:
+    """What is remembered of the row that is meant; None if nothing."""
+    by_key = {item.key: item for item in ledger.items}
+    return next((by_key[key] for key in keys_meant(text) if key in by_key), None)

@@ -1,0 +1,161 @@
+"""What needs the rows themselves: `preview`, and `explain` of a row that is not remembered."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+from scannerjob.cli import preview as previews
+from scannerjob.cli import story as stories
+from scannerjob.cli.documents import Document
+from scannerjob.cli.keys import find_item, keys_meant
+from scannerjob.cli.places import Place, Where, opened
+from scannerjob.cli.printing import Output, emit, utc_now
+from scannerjob.connect import SecretConnector
+from scannerjob.model.ledger import Ledger, ledger_from_status
+from scannerjob.model.row import Presence
+from scannerjob.model.spec import ScannerJobSpec, parse_spec
+from scannerjob.ports import ConfigurationError, PortError, RowSource, Snapshot
+from scannerjob.secrets import DirectorySecrets, Secrets
+from scannerjob.sources import Databases
+
+
+@dataclass(frozen=True)
+class DatabaseAccess:
+    """How the database is reached from here: the URL in a file, or Secrets in directories.
+
+    Where neither is given, by the Secret in the cluster, which takes the right to read it.
+    """
+
+    url_file: Path | None = None
+    secrets: Path | None = None
+
+
+async def preview_running(
+    where: Where, name: str, access: DatabaseAccess, limit: int, output: Output
+) -> None:
+    """Preview a ScannerJob with the ledger that it has."""
+    async with opened(where) as place:
+        await _preview(await place.find(name), access, place, limit, output)
+
+
+async def preview_document(
+    document: Document, access: DatabaseAccess, limit: int, output: Output
+) -> None:
+    """Preview what a file would do, as if nothing had ever been launched."""
+    ref, spec = document.ref, document.body["spec"]
+    new = Snapshot(ref, str(uuid4()), 1, spec, {}, "1")
+    await _preview(new, access, None, limit, output)
+
+
+async def _preview(
+    snapshot: Snapshot, access: DatabaseAccess, place: Place | None, limit: int, output: Output
+) -> None:
+    spec = parse_spec(snapshot.spec)
+    async with _source(snapshot, spec, access, place) as source:
+        told = await previews.preview(source, spec, snapshot, limit, utc_now())
+    emit(output, previews.as_data(told), lambda: previews.as_table(told))
+
+
+async def tell(where: Where, name: str, key: str, access: DatabaseAccess, output: Output) -> None:
+    """Explain one row."""
+    async with opened(where) as place:
+        snapshot = await place.find(name)
+        spec = parse_spec(snapshot.spec)
+        ledger = ledger_from_status(snapshot.status) or Ledger()
+        story = await _story(snapshot, spec, ledger, key, access, place)
+    emit(output, stories.as_data(story), lambda: stories.as_table(story, utc_now()))
+
+
+async def _story(
+    snapshot: Snapshot,
+    spec: ScannerJobSpec,
+    ledger: Ledger,
+    key: str,
+    access: DatabaseAccess,
+    place: Place,
+) -> stories.Story:
+    words = await _last_words(snapshot, spec, key, place)
+    item = find_item(key, ledger)
+    if item is not None:
+        following = stories.next_of(item, snapshot, utc_now())
+        return stories.Story(snapshot, spec, item.key, item, following, words)
+    keys = keys_meant(key)
+    found, problem = await _looked_up(snapshot, spec, keys, access, place)
+    presence = found[1] if found else None
+    following = stories.next_of_unknown(presence, snapshot, spec, ledger)
+    following += f" ({problem})" if problem else ""
+    return stories.Story(snapshot, spec, found[0] if found else keys[0], None, following, words)
+
+
+async def _looked_up(
+    snapshot: Snapshot,
+    spec: ScannerJobSpec,
+    keys: Sequence[str],
+    access: DatabaseAccess,
+    place: Place,
+) -> tuple[tuple[str, Presence] | None, str]:
+    """Which of these keys matches, or that none does; or why that could not be found out."""
+    try:
+        async with _source(snapshot, spec, access, place) as source:
+            rows = await source.fetch(await source.scan(1), keys)
+    except PortError as error:
+        return None, str(error)
+    told = {key: rows.presence(key) for key in keys}
+    for presence in (Presence.PRESENT, Presence.UNKNOWN, Presence.ABSENT):
+        for key, each in told.items():
+            if each is presence:
+                return (key, presence), ""
+    return None, ""
+
+
+async def _last_words(
+    snapshot: Snapshot, spec: ScannerJobSpec, key: str, place: Place
+) -> tuple[str, ...]:
+    if spec.job is None or place.api is None:
+        return ()
+    from scannerjob.cli.pods import last_words, pods_of_row
+
+    try:
+        pods = await pods_of_row(place.api, snapshot.ref, keys_meant(key))
+        return tuple(await last_words(place.api, pods))
+    except PortError as error:
+        return (str(error),)
+
+
+@asynccontextmanager
+async def _source(
+    snapshot: Snapshot, spec: ScannerJobSpec, access: DatabaseAccess, place: Place | None
+) -> AsyncIterator[RowSource]:
+    """The rows; what is open is closed afterwards. Raises ConfigurationError."""
+    if access.url_file is not None:
+        databases = Databases(in_cluster=False)
+        try:
+            url = await asyncio.to_thread(access.url_file.read_text)
+            yield databases.open(url.strip(), spec)
+        finally:
+            databases.close()
+        return
+    connector = SecretConnector(_secrets(access, place), in_cluster=False)
+    try:
+        yield await connector.source(snapshot.ref, spec)
+    finally:
+        await connector.close()
+
+
+def _secrets(access: DatabaseAccess, place: Place | None) -> Secrets:
+    if access.secrets is not None:
+        return DirectorySecrets(access.secrets)
+    if place is not None and place.api is not None:
+        from scannerjob.controller.secrets import KubernetesSecrets
+
+        return KubernetesSecrets(place.api)
+    raise ConfigurationError(
+        "SecretNotFound",
+        "the database's URL is in a Secret: give --secrets DIR, laid out as mounted Secrets, or "
+        "--database-url-file FILE",
+    )

@@ -1,0 +1,174 @@
+"""What would be launched now, and for each row why or why not. Launches nothing, writes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from scannerjob.cli.printing import brief, columns, styled
+from scannerjob.model.decide import decide
+from scannerjob.model.facts import Decision, Facts, Hold, TargetTraits
+from scannerjob.model.ledger import Item, Ledger, Phase, ledger_from_status
+from scannerjob.model.reading import rows_to_read
+from scannerjob.model.row import Row, Rows
+from scannerjob.model.spec import ScannerJobSpec
+from scannerjob.ports import RowSource, Snapshot
+
+# Nothing is asked about launches: so none is taken to have ended.
+_SILENT = TargetTraits(tells_outcomes=True, resend_within=None)
+_SHOWN_VALUE = 40
+
+
+@dataclass(frozen=True)
+class RowVerdict:
+    """A row of the query, and what becomes of it in a look made now."""
+
+    row: Row
+    launch: bool
+    why: str
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What one look told: the rows in the query's order, the first `limit` of them."""
+
+    verdicts: tuple[RowVerdict, ...]
+    complete: bool
+    holds: tuple[Hold, ...]
+    problems: tuple[str, ...]
+    warnings: tuple[str, ...]
+    plan: str
+
+    @property
+    def launched(self) -> int:
+        """How many rows would be launched now."""
+        return sum(verdict.launch for verdict in self.verdicts)
+
+
+async def preview(
+    source: RowSource, spec: ScannerJobSpec, snapshot: Snapshot, limit: int, now: datetime
+) -> Preview:
+    """Look at the rows, read-only, and decide about them as the operator would.
+
+    Raises SourceError where the database cannot be read, LedgerError for a status that cannot.
+    """
+    ledger = ledger_from_status(snapshot.status) or Ledger()
+    rows = await source.scan(max(limit, rows_to_read(spec, ledger)))
+    decision = _decision(source, spec, ledger, rows, now)
+    verdicts = [_verdict(row, spec, ledger, decision, now) for row in rows.rows]
+    plan = source.plan
+    return Preview(
+        tuple(verdicts[:limit]),
+        rows.complete and len(verdicts) <= limit,
+        (*decision.holds, *decision.brakes),
+        rows.problems,
+        tuple(source.warnings),
+        f"{plan.reason}: {plan.message}" if plan else "",
+    )
+
+
+def _decision(
+    source: RowSource, spec: ScannerJobSpec, ledger: Ledger, rows: Rows, now: datetime
+) -> Decision:
+    facts = Facts(
+        traits=_SILENT,
+        query_hash=source.query_hash,
+        endpoints=ledger.endpoints,
+        read_at=now,
+        observations={},
+        rows=rows,
+    )
+    return decide(spec, ledger, facts, now, lambda: "preview")
+
+
+def _verdict(
+    row: Row, spec: ScannerJobSpec, ledger: Ledger, decision: Decision, now: datetime
+) -> RowVerdict:
+    sends = {send.item.key: send.item for send in decision.sends}
+    known = {item.key: item for item in ledger.items}
+    if row.key in sends:
+        attempt = sends[row.key].attempt
+        return RowVerdict(row, True, f"attempt {attempt}" if attempt > 1 else "")
+    if row.key in known:
+        return RowVerdict(row, False, standing(known[row.key], now))
+    return RowVerdict(row, False, why_not_new(spec, decision))
+
+
+def standing(item: Item, now: datetime) -> str:
+    """Why a row that is remembered is not launched."""
+    reason = f": {item.reason}" if item.reason else ""
+    rest = f" for {brief(item.until - now)}" if item.until and item.until > now else ""
+    match item.phase:
+        case Phase.CLAIMED | Phase.LAUNCHED:
+            return f"its launch is out since {brief(now - item.since)}{reason}"
+        case Phase.WAITING:
+            return f"waits for attempt {item.attempt}{rest}{reason}"
+        case Phase.PARKED:
+            return f"out of attempts{reason}"
+        case Phase.COOLING:
+            return f"finished; not looked at again{rest}"
+
+
+def why_not_new(spec: ScannerJobSpec, decision: Decision) -> str:
+    """Why a row of which nothing is known is not launched."""
+    for hold in (*decision.holds, *decision.brakes):
+        return hold.reason
+    taken = len(decision.ledger.outstanding)
+    return f"no slot is free: {taken} of {spec.concurrency} are taken"
+
+
+def as_data(preview: Preview) -> dict[str, Any]:
+    """For programs."""
+    return {
+        "launch": preview.launched,
+        "complete": preview.complete,
+        "rows": [
+            {
+                "key": verdict.row.key,
+                "launch": verdict.launch,
+                "why": verdict.why,
+                "values": dict(verdict.row.values),
+            }
+            for verdict in preview.verdicts
+        ],
+        "holds": [{"reason": hold.reason, "message": hold.message} for hold in preview.holds],
+        "heldBack": list(preview.problems),
+        "warnings": list(preview.warnings),
+        "plan": preview.plan,
+    }
+
+
+def as_table(preview: Preview) -> Iterator[str]:
+    """For a person: the rows, then what is worth knowing."""
+    yield from columns(("ROW", "LAUNCH", "WHY", "VALUES"), map(_cells, preview.verdicts))
+    yield ""
+    more = "" if preview.complete else " (more rows may match)"
+    yield f"{preview.launched} of {len(preview.verdicts)} rows shown would be launched now{more}"
+    yield from _notes("held", [f"{hold.reason}: {hold.message}" for hold in preview.holds])
+    yield from _notes("held back", preview.problems)
+    yield from _notes("warning", preview.warnings)
+    yield from _notes("plan", [preview.plan] if preview.plan else [])
+
+
+def _cells(verdict: RowVerdict) -> Sequence[object]:
+    return (
+        verdict.row.key,
+        "yes" if verdict.launch else "no",
+        verdict.why,
+        _shown(verdict.row.values),
+    )
+
+
+def _shown(values: Mapping[str, Any]) -> str:
+    def cut(text: str) -> str:
+        return text if len(text) <= _SHOWN_VALUE else f"{text[: _SHOWN_VALUE - 3]}..."
+
+    return " ".join(f"{name}={cut(str(value))}" for name, value in values.items())
+
+
+def _notes(name: str, texts: Sequence[str]) -> Iterator[str]:
+    from scannerjob.model.printable import printable
+
+    return (f"{styled(name, bold=True)}: {printable(text)}" for text in texts)

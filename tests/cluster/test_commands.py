@@ -1,0 +1,180 @@
+"""The commands in a cluster, under the rights of who may edit a namespace, and of who may not."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.jobs import JobWorkload, settled
+from tests.cluster.operators import Operators
+from tests.support.command import Command
+from tests.support.controlplane import ControlPlane
+from tests.support.podlogs import PodLogs
+from tests.support.pods import End, Fate, Pod
+from tests.support.waiting import eventually
+
+# Each command is a process, and a busy machine takes seconds to start one.
+pytestmark = pytest.mark.timeout(300)
+
+EDITOR = [
+    {"apiGroups": ["scannerjob.dev"], "resources": ["scannerjobs"], "verbs": ["*"]},
+    {"apiGroups": ["batch"], "resources": ["jobs"], "verbs": ["get", "list", "create"]},
+    {"apiGroups": [""], "resources": ["pods", "pods/log"], "verbs": ["get", "list"]},
+    {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]},
+]
+READER = [{"apiGroups": ["scannerjob.dev"], "resources": ["scannerjobs"], "verbs": ["get", "list"]}]
+
+
+@pytest.fixture
+def editor(cluster: ControlPlane, namespace: str) -> Command:
+    kubeconfig = cluster.service_account("editor", EDITOR, namespace=namespace)
+    return Command("--namespace", namespace, "--kubeconfig", str(kubeconfig))
+
+
+def row_2_fails(pod: Pod) -> Fate:
+    return Fate(end=End(3, "Error")) if pod.env["PDF_ID"] == "2" else Fate()
+
+
+@pytest.fixture
+def running(work: JobWorkload, operators: Operators) -> JobWorkload:
+    """An operator at work; row 2 fails as often as it is tried."""
+    work.kubelet.fate = row_2_fails
+    operators.start()
+    return work
+
+
+def test_a_row_that_failed_is_explained_with_its_pods_last_words(
+    running: JobWorkload, editor: Command, cluster: ControlPlane, tmp_path: Path
+) -> None:
+    running.insert(3)
+    running.apply(retry={"attempts": 1})
+    settled(running, succeeded=2, parked=1)
+    said = "".join(f"page {page}\n" for page in range(1, 40)) + "page 40 is torn\n"
+    with PodLogs(cluster.kubeconfig(), running.kubelet.node, tmp_path, lambda _: said):
+        story = editor.says("explain", "pdf-pages", 2)
+        told = editor.data("explain", "pdf-pages", 2)
+        assert editor.says("logs", "pdf-pages", 2) == said
+        assert editor.says("logs", "pdf-pages", 2, "--tail", 1) == "page 40 is torn\n"
+        assert "pages" in editor.complains("logs", "pdf-pages", 2, "-c", "other", code=2)
+
+    assert "Parked" in story
+    assert "exit code 3" in story
+    assert "page 40 is torn" in story
+    assert "page 1\n" not in story
+    (item,) = (each for each in running.items().values() if each["key"] == "[2]")
+    assert told["reason"] == item["reason"]
+    assert told["launch"] in {job.name for job in running.jobs.jobs.values()}
+
+
+def test_a_parked_row_is_tried_again_now(running: JobWorkload, editor: Command) -> None:
+    running.insert(3)
+    running.apply(retry={"attempts": 1})
+    settled(running, succeeded=2, parked=1)
+    running.kubelet.fate = lambda pod: Fate()
+
+    editor.says("retry", "pdf-pages", 2)
+
+    settled(running, succeeded=3, parked=0)
+
+
+def test_suspend_resume_scan_and_drain(running: JobWorkload, editor: Command) -> None:
+    running.apply(interval="1h")
+    running.wait_reason("Scanning")
+    assert "suspended" in editor.says("suspend", "pdf-pages")
+    running.wait_reason("Suspended")
+    running.insert(1)
+    assert "looked at its rows; 0 of" in editor.says("scan", "pdf-pages")
+    assert running.kubelet.started() == []
+
+    assert "resumed" in editor.says("resume", "pdf-pages")
+    settled(running, succeeded=1)
+    assert "drained" in editor.says("drain", "pdf-pages")
+    running.insert(1)
+    assert "suspended" in editor.says("explain", "pdf-pages", 2)
+    assert running.found()["spec"]["suspend"] is True
+
+
+def test_status_of_one_of_all_and_of_every_namespace(
+    running: JobWorkload, cluster: ControlPlane, editor: Command, namespace: str
+) -> None:
+    running.insert(1)
+    running.apply()
+    running.apply("other", query="SELECT id AS pdf_id FROM pdf WHERE id < 0")
+    settled(running, succeeded=1)
+
+    assert [each["name"] for each in editor.data("status")] == ["other", "pdf-pages"]
+    assert "1 succeeded" in editor.says("status", "pdf-pages")
+    everywhere = Command("--kubeconfig", str(cluster.kubeconfig()))
+    header, *lines = everywhere.says("status", "--all-namespaces").splitlines()
+    assert header.split()[0] == "NAMESPACE"
+    assert [namespace, "pdf-pages"] in [line.split()[:2] for line in lines]
+    complaint = editor.complains("status", "--all-namespaces", code=1)
+    assert "forbidden" in complaint
+
+
+def test_preview_reads_the_secret_of_the_cluster(running: JobWorkload, editor: Command) -> None:
+    running.insert(2)
+    running.apply(suspend=True)
+    running.wait_reason("Suspended")
+
+    told = editor.data("preview", "pdf-pages")
+
+    assert [(row["key"], row["launch"]) for row in told["rows"]] == [("[1]", False), ("[2]", False)]
+    assert [hold["reason"] for hold in told["holds"]] == ["Suspended"]
+    assert running.kubelet.started() == []
+
+
+def test_who_may_only_read_changes_nothing_and_is_told(
+    running: JobWorkload, cluster: ControlPlane, namespace: str
+) -> None:
+    running.insert(1)
+    running.apply()
+    settled(running, succeeded=1)
+    kubeconfig = cluster.service_account("reader", READER, namespace=namespace)
+    reader = Command("--namespace", namespace, "--kubeconfig", str(kubeconfig))
+
+    assert "1 succeeded" in reader.says("status", "pdf-pages")
+    assert "could not be looked up" in reader.says("explain", "pdf-pages", 9)
+    for command in ("suspend", "scan", "drain"):
+        assert "forbidden" in reader.complains(command, "pdf-pages", code=1)
+    assert "suspend" not in running.found()["spec"] or not running.found()["spec"]["suspend"]
+
+
+def test_a_mistyped_name_or_context_gets_a_hint(
+    running: JobWorkload, editor: Command, tmp_path: Path, namespace: str
+) -> None:
+    running.apply()
+    eventually(running.found)
+
+    assert "did you mean pdf-pages?" in editor.complains("status", "pdf-pagse", code=1)
+    assert "nowhere" in editor.complains("status", "--context", "nowhere", code=2)
+    nowhere = Command("--kubeconfig", str(tmp_path / "none"))
+    assert "kubeconfig" in nowhere.complains("status", code=2)
+
+
+def test_a_cluster_without_the_kind_says_what_to_install() -> None:
+    with ControlPlane() as plane:
+        command = Command("--kubeconfig", str(plane.kubeconfig()))
+        assert "install" in command.complains("status", code=1)
+
+
+def test_a_live_status_shows_each_change(running: JobWorkload, editor: Command) -> None:
+    running.apply()
+    running.wait_reason("Scanning")
+    live = subprocess.Popen(
+        [sys.executable, "-m", "scannerjob", "status", "--watch", *editor.options],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert live.stdout is not None
+    try:
+        assert "NAME" in live.stdout.readline()
+        assert "pdf-pages" in live.stdout.readline()
+        editor.says("suspend", "pdf-pages")
+        eventually(lambda: "Suspended" in live.stdout.readline())  # type: ignore[union-attr]
+    finally:
+        live.terminate()
+        live.wait()
