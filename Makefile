@@ -88,8 +88,9 @@ servers: $(DEV) ## Install the servers that the tests need, where they are missi
 control-plane: $(DEV) ## Build the Kubernetes control plane of the cluster tests
 	@PYTHON=$(BIN)/python tests/setup/control-plane >/dev/null
 
-helm: $(DEV) ## Build Helm, for the tests of the chart
+helm: $(DEV) ## Build Helm 4 and 3, for the tests of the chart
 	@PYTHON=$(BIN)/python tests/setup/helm >/dev/null
+	@PYTHON=$(BIN)/python tests/setup/helm3 >/dev/null
 
 # Packages that are only installed where a machine lacks a server or a compiler are pinned too.
 constraints: ## Make constraints.txt anew, from the newest versions that fit together
@@ -119,4 +120,6 @@ $(RUNTIME): | $(BIN)/pip
 $(DEV): | $(BIN)/pip
 	@echo "Installing ScannerJob with all its dependencies and the development tools into $(VENV)"
 	@$(INSTALL) --editable '.[operator,postgresql,mysql,dev]'
+	@# Beside all others: the client of Kubernetes imports it where it can, which takes seconds.
+	@$(INSTALL) --upgrade --target $(VENV)/validate kubernetes-validate
 	@rm -f $(VENV)/.runtime-* $(VENV)/.dev-* && touch $@ $(RUNTIME)

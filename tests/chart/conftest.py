@@ -44,3 +44,11 @@ def namespace(plane: ControlPlane) -> str:
 def release(plane: ControlPlane, namespace: str) -> Release:
     """A release in this namespace, not yet installed."""
     return Release(plane, namespace, RELEASE)
+
+
+@pytest.fixture(params=["helm", "helm3"])
+def release_of_either(
+    plane: ControlPlane, namespace: str, request: pytest.FixtureRequest
+) -> Release:
+    """A release as it is made by Helm 4 and by Helm 3."""
+    return Release(plane, namespace, RELEASE, request.param)

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +15,8 @@ import yaml
 from tests.chart.test_templates import CRD, EVERYTHING
 from tests.support.controlplane import ControlPlane, KubectlError
 from tests.support.helm import CHART, RELEASE, HelmError, Release, Values, helm
+from tests.support.kubelet import Kubelet
+from tests.support.pods import Pod
 from tests.support.waiting import eventually
 
 CRD_NAME = "scannerjobs.scannerjob.dev"
@@ -73,7 +80,9 @@ def test_the_api_server_knows_every_field(
     for watched in ("docs", "billing"):
         known = plane.kubectl("create", "namespace", watched, "--dry-run=client", "-o", "yaml")
         plane.kubectl("apply", "-f", "-", input=known)
-    rendered = helm("template", RELEASE, CHART, "--namespace", namespace, values=values)
+    # A hook's pod needs the service account to be there.
+    options = ("--namespace", namespace, "--no-hooks")
+    rendered = helm("template", RELEASE, CHART, *options, values=values)
     plane.kubectl("create", "-f", "-", "--dry-run=server", "--validate=strict", input=rendered)
 
 
@@ -106,14 +115,14 @@ def test_an_upgrade_to_watched_namespaces_takes_the_cluster_role_back(
 
 
 def test_uninstalling_keeps_the_scannerjobs_and_nothing_else(
-    plane: ControlPlane, namespace: str, release: Release
+    plane: ControlPlane, namespace: str, release_of_either: Release
 ) -> None:
-    release.install()
+    release_of_either.install()
     create_scannerjob(plane, namespace)
-    release.uninstall()
+    release_of_either.uninstall()
     assert objects(plane) == []
     assert plane.get("scannerjob", "pages", "-n", namespace)["spec"]["concurrency"] == 10
-    release.install()
+    release_of_either.install()
     assert plane.get("scannerjob", "pages", "-n", namespace)["spec"]["concurrency"] == 10
 
 
@@ -136,6 +145,47 @@ def test_whether_the_crd_is_kept_can_be_changed_later(
     release.upgrade({"crds": {"keep": False}})
     release.uninstall()
     eventually(lambda: gone(plane), message="the CRD is deleted")
+
+
+def test_an_upgrade_brings_the_kind_up_to_date_and_a_rollback_takes_it_back(
+    plane: ControlPlane, namespace: str, release_of_either: Release, tmp_path: Path
+) -> None:
+    def described() -> str:
+        version = plane.get("crd", CRD_NAME)["spec"]["versions"][0]
+        return str(version["schema"]["openAPIV3Schema"]["description"])
+
+    release_of_either.install()
+    create_scannerjob(plane, namespace)
+    before = described()
+    newer = Path(shutil.copytree(CHART, tmp_path / "newer"))
+    kind = newer / "files" / CRD.name
+    kind.write_text(kind.read_text().replace("A ScannerJob looks", "A newer ScannerJob looks"))
+
+    release_of_either.upgrade(chart=newer)
+    assert described() == before.replace("A ScannerJob", "A newer ScannerJob")
+    release_of_either.rollback(1)
+
+    assert described() == before
+    assert plane.get("scannerjob", "pages", "-n", namespace)["spec"]["concurrency"] == 10
+
+
+@pytest.mark.parametrize("values", [{}, {"watchNamespaces": ["default"]}])
+def test_a_release_is_tested_under_the_operators_own_rights(
+    plane: ControlPlane, namespace: str, release_of_either: Release, values: Values
+) -> None:
+    def run(pod: Pod) -> None:
+        account = plane.kubeconfig_for(RELEASE, namespace=namespace)
+        command = [sys.executable, "-m", "scannerjob", *pod.program.command]
+        env = {**os.environ, "KUBECONFIG": str(account)}
+        subprocess.run(command, check=True, capture_output=True, env=env)
+
+    release_of_either.install({"replicas": 0, **values})
+    with Kubelet(plane.kubeconfig(), [namespace], work=run):
+        assert "Phase:          Succeeded" in release_of_either.test()
+        kind = "role" if values else "clusterrole"
+        plane.kubectl("delete", kind, RELEASE, "-n", "default")
+        with pytest.raises(HelmError, match="failed"):
+            release_of_either.test()
 
 
 def test_a_crd_that_was_installed_otherwise(plane: ControlPlane, release: Release) -> None:

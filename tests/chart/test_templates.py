@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import tarfile
 import tomllib
 from pathlib import Path
@@ -34,9 +37,51 @@ EVERYTHING: Values = {
     "nodeSelector": {"kubernetes.io/os": "linux"},
     "tolerations": [{"key": "batch", "operator": "Exists"}],
     "affinity": {"podAntiAffinity": {}},
+    "topologySpreadConstraints": [
+        {
+            "topologyKey": "topology.kubernetes.io/zone",
+            "maxSkew": 1,
+            "whenUnsatisfiable": "ScheduleAnyway",
+            "labelSelector": {"matchLabels": {"team": "docs"}},
+        }
+    ],
     "priorityClassName": "system-cluster-critical",
     "fullnameOverride": "scanners",
+    "commonLabels": {"example.com/cost-centre": "docs"},
+    "extraEnv": [{"name": "HTTPS_PROXY", "value": "http://proxy:3128"}],
+    "extraVolumes": [{"name": "certificates", "configMap": {"name": "certificates"}}],
+    "extraVolumeMounts": [{"name": "certificates", "mountPath": "/certificates"}],
+    "podDisruptionBudget": {"enabled": True},
+    "networkPolicy": {"enabled": True, "egress": [{"ports": [{"port": 443}]}]},
 }
+MINIMUM: Values = {
+    "replicas": 1,
+    "leaderElection": {"enabled": False},
+    "crds": {"enabled": False},
+    "serviceAccount": {"create": False},
+    "rbac": {"create": False, "aggregate": False},
+    "admissionPolicies": {"enabled": False},
+    "podDisruptionBudget": {"enabled": False},
+}
+MATRIX: dict[str, Values | None] = {
+    "defaults": None,
+    "everything": EVERYTHING,
+    "minimum": MINIMUM,
+    "watched": {"watchNamespaces": ["docs"]},
+    "alone": {"replicas": 1, "leaderElection": {"enabled": False}},
+    "closed": {"networkPolicy": {"enabled": True}},
+    "labelled": {"commonLabels": {"team": "docs"}, "podLabels": {"team": "pods"}},
+}
+# Of these the schemas are at hand; older ones lack what the admission policies are.
+VERSIONS = [f"1.{minor}" for minor in range(30, 38)]
+# Where make puts kubernetes-validate.
+VALIDATE = Path(sys.prefix) / "validate"
+_VALIDATION = """
+import sys, yaml, kubernetes_validate
+for manifest in yaml.safe_load_all(sys.stdin):
+    for version in sys.argv[1:]:
+        kubernetes_validate.validate(manifest, version, strict=True)
+"""
 
 
 def kinds(manifests: list[Manifest]) -> list[str]:
@@ -60,9 +105,44 @@ def rendered_crd(values: Values, chart: Path = CHART) -> str:
     return text.rstrip("\n") + "\n"  # Helm itself adds empty lines
 
 
+@pytest.mark.parametrize("case", MATRIX)
+def test_every_version_of_kubernetes_knows_what_is_made(case: str) -> None:
+    own = [each for each in template(MATRIX[case]) if "apiextensions" not in each["apiVersion"]]
+    done = subprocess.run(
+        [sys.executable, "-c", _VALIDATION, *VERSIONS],
+        check=False,
+        input=yaml.safe_dump_all(own),
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(VALIDATE)},
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_labels_of_ones_own_are_on_everything_and_hide_nothing() -> None:
+    own = {"team": "docs", "app.kubernetes.io/name": "mine"}
+    for manifest in template({"commonLabels": own, "crds": {"enabled": False}}):
+        labels = manifest["metadata"]["labels"]
+        assert labels["team"] == "docs", manifest["kind"]
+        assert labels.get("app.kubernetes.io/name") != "mine"
+
+
+def test_the_pod_that_tests_a_release_is_none_of_the_operators() -> None:
+    selector = deployment()["selector"]["matchLabels"]
+    (pod,) = [each for each in template() if each["kind"] == "Pod"]
+    assert not selector.items() <= pod["metadata"]["labels"].items()
+
+
+def test_a_release_is_tested_in_each_namespace_that_it_serves() -> None:
+    (pod,) = [each for each in template(EVERYTHING) if each["kind"] == "Pod"]
+    args = [container["args"] for container in pod["spec"]["containers"]]
+    assert args == [["status", "--namespace", "docs"], ["status", "--namespace", "billing"]]
+
+
+@pytest.mark.parametrize("version", ["helm", "helm3"])
 @pytest.mark.parametrize("values", [None, EVERYTHING, {"leaderElection": {"enabled": False}}])
-def test_lint_finds_nothing(values: Values | None) -> None:
-    assert helm("lint", "--strict", "--quiet", CHART, values=values) == ""
+def test_lint_finds_nothing(values: Values | None, version: str) -> None:
+    assert helm("lint", "--strict", "--quiet", CHART, values=values, version=version) == ""
 
 
 def test_the_crd_is_the_one_in_crds_byte_for_byte() -> None:
@@ -90,6 +170,8 @@ def test_the_crd_can_be_left_out() -> None:
         "ClusterRole",
         "ClusterRoleBinding",
         "Deployment",
+        "Pod",
+        "PodDisruptionBudget",
         "Role",
         "RoleBinding",
         "ServiceAccount",
@@ -159,6 +241,8 @@ def test_watched_namespaces_get_roles_and_no_cluster_role() -> None:
     manifests = template(values, namespace="scanners")
     assert kinds(manifests) == [
         "Deployment",
+        "Pod",
+        "PodDisruptionBudget",
         *["Role"] * 3,
         *["RoleBinding"] * 3,
         "ServiceAccount",

@@ -14,7 +14,7 @@ from tests.support.controlplane import ControlPlane
 
 CHART = Path(__file__).resolve().parents[2] / "charts" / "scannerjob-operator"
 RELEASE = "scannerjob-operator"
-SETUP = Path(__file__).resolve().parents[1] / "setup" / "helm"
+SETUP = Path(__file__).resolve().parents[1] / "setup"
 
 Manifest = Mapping[str, Any]
 Values = Mapping[str, Any]
@@ -24,16 +24,22 @@ class HelmError(RuntimeError):
     """Helm failed; the message holds its arguments and what it wrote to stderr."""
 
 
-def helm(*args: str | Path, values: Values | None = None, kubeconfig: Path | None = None) -> str:
+def helm(
+    *args: str | Path,
+    values: Values | None = None,
+    kubeconfig: Path | None = None,
+    version: str = "helm",
+) -> str:
     """Run Helm, which knows nothing of the user's own settings, and return what it printed.
 
-    Without a kubeconfig it finds no cluster. Raises HelmError if it fails.
+    Without a kubeconfig it finds no cluster. `version` is `helm` (4) or `helm3`. Raises HelmError
+    if it fails.
     """
     inherited = {name: value for name, value in os.environ.items() if "HELM" not in name}
     with tempfile.TemporaryDirectory(prefix="helm-") as home:
         places = dict.fromkeys(("HOME", *_HOMES), home)
         done = subprocess.run(
-            [program(), *args, *(("--values", "-") if values else ())],
+            [program(version), *args, *(("--values", "-") if values else ())],
             check=False,
             input=yaml.safe_dump(values) if values else "",
             capture_output=True,
@@ -50,12 +56,13 @@ _HOMES = ("HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME")
 
 
 @cache
-def program() -> Path:
+def program(version: str = "helm") -> Path:
     """Helm itself, built beforehand by tests/setup."""
-    done = subprocess.run([SETUP, "--where"], check=False, capture_output=True, text=True)
+    where = [str(SETUP / version), "--where"]
+    done = subprocess.run(where, check=False, capture_output=True, text=True)
     if done.returncode != 0:
         raise RuntimeError(done.stderr.strip())
-    return Path(done.stdout.strip(), "helm")
+    return Path(done.stdout.strip(), version)
 
 
 def template(
@@ -88,23 +95,38 @@ _RIGHTS = ("serviceaccount", "rbac", "leader-election")
 class Release:
     """The chart in one namespace of a control plane, as its administrator installs it."""
 
-    def __init__(self, plane: ControlPlane, namespace: str, name: str = RELEASE) -> None:
+    def __init__(
+        self, plane: ControlPlane, namespace: str, name: str = RELEASE, version: str = "helm"
+    ) -> None:
         self.plane = plane
         self.namespace = namespace
         self.name = name
+        self._version = version
 
     def install(self, values: Values | None = None, *options: str) -> str:
         """`helm install`; returns what a person reads then."""
         return self._helm("install", self.name, CHART, *options, values=values)
 
-    def upgrade(self, values: Values | None = None) -> str:
+    def upgrade(self, values: Values | None = None, chart: Path = CHART) -> str:
         """`helm upgrade`, with the chart's defaults where `values` say nothing."""
-        return self._helm("upgrade", self.name, CHART, "--reset-values", values=values)
+        return self._helm("upgrade", self.name, chart, "--reset-values", values=values)
+
+    def rollback(self, revision: int) -> str:
+        """`helm rollback`, to what the release was then."""
+        return self._helm("rollback", self.name, str(revision))
+
+    def test(self) -> str:
+        """`helm test`: raises HelmError where it does not pass."""
+        return self._helm("test", self.name, "--timeout=50s")
 
     def uninstall(self, *options: str) -> str:
         """`helm uninstall`."""
         return self._helm("uninstall", self.name, *options)
 
     def _helm(self, *args: str | Path, values: Values | None = None) -> str:
-        kubeconfig = self.plane.kubeconfig()
-        return helm(*args, "--namespace", self.namespace, values=values, kubeconfig=kubeconfig)
+        return helm(
+            *(*args, "--namespace", self.namespace),
+            values=values,
+            kubeconfig=self.plane.kubeconfig(),
+            version=self._version,
+        )
