@@ -94,6 +94,27 @@ def test_the_columns(cluster: ControlPlane, namespace: str, applied: dict[str, A
     assert row.split()[:7] == ["pdf-pages", "True", "false", "4", "10", "3", "2"]
 
 
+def test_the_columns_of_the_wide_table(
+    cluster: ControlPlane, namespace: str, applied: dict[str, Any]
+) -> None:
+    head = cluster.kubectl("-n", namespace, "get", "scj", "--output=wide").splitlines()[0]
+    wide = "REASON COOLING SUCCEEDED FAILED LOST LAST SCAN"
+    assert head.split() == COLUMNS.replace(" AGE", f" {wide} AGE").split()
+
+
+def test_they_are_selected_by_queue_task_and_suspension(
+    cluster: ControlPlane, namespace: str, applied: dict[str, Any]
+) -> None:
+    def found(selector: str) -> str:
+        options = ("get", "scj", "-o", "name", "--field-selector", selector)
+        return cluster.kubectl("-n", namespace, *options)
+
+    task = applied["spec"]["celery"]["task"]
+    assert found(f"spec.celery.task={task},spec.celery.queue=celery,spec.suspend=false")
+    assert not found("spec.celery.queue=slow")
+    assert not found("spec.suspend=true")
+
+
 def test_the_cap_can_be_scaled(
     cluster: ControlPlane, namespace: str, applied: dict[str, Any]
 ) -> None:
