@@ -1,15 +1,21 @@
 # The operator, and `scannerjob run`, with the drivers of PostgreSQL and MySQL.
 #
 #   docker build --tag scannerjob-operator:0.1.0 .
-FROM python:3.13-slim AS build
+#
+# What is installed is pinned by constraints.txt. To pin the base image as well, give its digest:
+# --build-arg PYTHON=python:3.13-slim@sha256:...
+ARG PYTHON=python:3.13-slim
+
+FROM ${PYTHON} AS build
 WORKDIR /source
 COPY constraints.txt pyproject.toml README.md LICENSE ./
 COPY operator operator
-RUN python -m venv /opt/scannerjob \
-    && /opt/scannerjob/bin/pip install --no-cache-dir --disable-pip-version-check \
-        --constraint constraints.txt '.[operator,postgresql,mysql]'
+# Without pip: what is copied from here can install nothing.
+RUN python -m venv --without-pip /opt/scannerjob \
+    && python -m pip --python /opt/scannerjob/bin/python install --no-cache-dir \
+        --disable-pip-version-check --constraint constraints.txt '.[operator,postgresql,mysql]'
 
-FROM python:3.13-slim
+FROM ${PYTHON}
 RUN useradd --uid 65532 --no-create-home --shell /usr/sbin/nologin scannerjob
 COPY --from=build /opt/scannerjob /opt/scannerjob
 ENV PATH=/opt/scannerjob/bin:$PATH PYTHONUNBUFFERED=1

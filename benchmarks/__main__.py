@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from rich.console import Console
 
-from benchmarks import compare, guard, hung, idle, jobs, outcomes, poll, publish, scale
+from benchmarks import compare, guard, hung, idle, jobs, outcomes, poll, publish, scale, start
 from benchmarks.table import Table
 
 BENCHMARKS: dict[str, Callable[[], Table]] = {
@@ -19,6 +19,7 @@ BENCHMARKS: dict[str, Callable[[], Table]] = {
     "burst": jobs.burst,
     "status": jobs.status,
     "scale": scale.run,
+    "start": start.run,
     "guard-cost": guard.cost,
     "guard-refill": guard.refill,
     "guard-recovery": guard.recovery,
