@@ -14,6 +14,7 @@ from typing import Any, cast
 import aiohttp
 import yaml
 from kubernetes.aio.client import ApiClient, ApiException, Configuration
+from kubernetes.aio.client.api_client import RequestSerialized
 from kubernetes.aio.client.rest import RESTClientObject, RESTResponse
 from kubernetes.aio.config import (
     ConfigException,
@@ -120,13 +121,7 @@ async def read_core(api: ApiClient, path: str, **query: str) -> dict[str, Any]:
     The client's own class for that API would bring models of all that there is: a second of
     processor time at each start, and 24 MiB. Raises ApiException, as that class does.
     """
-    request = await api.param_serialize(
-        method="GET",
-        resource_path=f"/api/v1/{path}",
-        query_params=list(query.items()),
-        header_params={"Accept": "application/json"},
-        auth_settings=["BearerToken"],
-    )
+    request = await _get_core(api, path, query, accept="application/json")
     response = await api.call_api(*request, _request_timeout=TIMEOUT)
     await response.read()  # type: ignore[no-untyped-call]
     answer = api.response_deserialize(response, {"200": "object"})
@@ -139,13 +134,7 @@ async def open_core(api: ApiClient, path: str, **query: str) -> AsyncIterator[ai
 
     Raises ApiException, as `read_core` does.
     """
-    request = await api.param_serialize(
-        method="GET",
-        resource_path=f"/api/v1/{path}",
-        query_params=list(query.items()),
-        header_params={"Accept": "*/*"},
-        auth_settings=["BearerToken"],
-    )
+    request = await _get_core(api, path, query, accept="*/*")
     answer = (await api.call_api(*request, _request_timeout=_AS_LONG_AS_IT_GOES)).response
     try:
         if answer.status >= HTTPStatus.BAD_REQUEST:
@@ -153,6 +142,19 @@ async def open_core(api: ApiClient, path: str, **query: str) -> AsyncIterator[ai
         yield answer.content
     finally:
         answer.close()
+
+
+async def _get_core(
+    api: ApiClient, path: str, query: Mapping[str, str], accept: str
+) -> RequestSerialized:
+    """What `call_api` takes, for this path of the core API."""
+    return await api.param_serialize(
+        method="GET",
+        resource_path=f"/api/v1/{path}",
+        query_params=list(query.items()),
+        header_params={"Accept": accept},
+        auth_settings=["BearerToken"],
+    )
 
 
 class _Sender(RESTClientObject):

@@ -16,7 +16,8 @@ import yaml
 from kopf._cogs.clients.errors import APIServerError
 from kopf._cogs.clients.watching import WatchingError
 
-from scannerjob.controller import lease, process
+from scannerjob import apiserver
+from scannerjob.controller import process
 from scannerjob.controller.handlers import configure
 from scannerjob.controller.lease import own_namespace
 from scannerjob.controller.options import Options
@@ -67,20 +68,20 @@ def kubeconfig(folder: Path, **context: str) -> Path:
 def test_the_namespace_is_that_of_the_context(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, context: dict[str, str], expected: str
 ) -> None:
-    monkeypatch.setattr(lease, "_SERVICE_ACCOUNT", tmp_path / "none")
+    monkeypatch.setattr(apiserver, "_OWN_NAMESPACE", tmp_path / "none")
     monkeypatch.setenv("KUBECONFIG", str(kubeconfig(tmp_path, **context)))
     assert own_namespace() == expected
 
 
 def test_in_a_pod_it_is_the_pods_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "namespace").write_text("scanners\n")
-    monkeypatch.setattr(lease, "_SERVICE_ACCOUNT", tmp_path / "namespace")
+    monkeypatch.setattr(apiserver, "_OWN_NAMESPACE", tmp_path / "namespace")
     monkeypatch.setenv("KUBECONFIG", str(kubeconfig(tmp_path, namespace="docs")))
     assert own_namespace() == "scanners"
 
 
 def test_without_any_it_is_the_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lease, "_SERVICE_ACCOUNT", tmp_path / "none")
+    monkeypatch.setattr(apiserver, "_OWN_NAMESPACE", tmp_path / "none")
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
     assert own_namespace() == "default"
 

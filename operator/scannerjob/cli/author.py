@@ -10,7 +10,17 @@ import typer
 
 from scannerjob.cli.completion import names
 from scannerjob.cli.exits import refuse
-from scannerjob.cli.manage import Context, Format, Kubeconfig, Namespace, State, ran, where
+from scannerjob.cli.manage import (
+    Context,
+    DatabaseUrlFile,
+    Format,
+    Kubeconfig,
+    Namespace,
+    SecretsDirectory,
+    State,
+    ran,
+    where,
+)
 from scannerjob.cli.printing import Output
 
 if TYPE_CHECKING:
@@ -50,19 +60,8 @@ def preview(
     file: Annotated[
         Path | None, typer.Option("--file", "-f", help="A document that was not applied yet.")
     ] = None,
-    database_url_file: Annotated[
-        Path | None,
-        typer.Option(
-            exists=True,
-            dir_okay=False,
-            help="A file with the database's URL, in place of the Secret's: as it is reached from "
-            "here.",
-        ),
-    ] = None,
-    secrets: Annotated[
-        Path | None,
-        typer.Option(exists=True, file_okay=False, help="Secrets as directories: DIR/NAME/KEY."),
-    ] = None,
+    database_url_file: DatabaseUrlFile = None,
+    secrets: SecretsDirectory = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="How many rows are shown.")] = 20,
     output: Format = Output.TABLE,
     namespace: Namespace = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,7 +11,6 @@ from typer.core import TyperGroup
 
 from scannerjob.cli import author, manage
 from scannerjob.cli.exits import refuse
-from scannerjob.cli.printing import Output
 
 
 class _Commands(TyperGroup):
@@ -36,6 +36,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+class Summary(StrEnum):
+    """How the demo's summary is printed."""
+
+    TABLE = "table"
+    JSON = "json"
+
 
 _STATE_FILE = "scannerjob-state.db"
 
@@ -132,8 +140,8 @@ def operator(
 @app.command()
 def demo(
     output: Annotated[
-        Output, typer.Option(help="How the summary is printed; with json, alone on stdout.")
-    ] = Output.TABLE,
+        Summary, typer.Option(help="How the summary is printed; with json, alone on stdout.")
+    ] = Summary.TABLE,
     keep: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Work in this new directory and leave it, with all logs."),
@@ -148,7 +156,7 @@ def demo(
         refuse([f"--keep: {keep} exists; expected a new directory"])
     from scannerjob.demo import run_demo
 
-    raise typer.Exit(run_demo(as_json=output is Output.JSON, keep=keep))
+    raise typer.Exit(run_demo(as_json=output is Summary.JSON, keep=keep))
 
 
 @app.command()

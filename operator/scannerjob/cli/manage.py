@@ -41,6 +41,19 @@ State = Annotated[
 ]
 Context = Annotated[str | None, typer.Option(help="The kubeconfig's context.")]
 Kubeconfig = Annotated[Path | None, typer.Option(help="The kubeconfig file.")]
+DatabaseUrlFile = Annotated[
+    Path | None,
+    typer.Option(
+        exists=True,
+        dir_okay=False,
+        help="A file with the database's URL, in place of the Secret's: as it is reached from "
+        "here.",
+    ),
+]
+SecretsDirectory = Annotated[
+    Path | None,
+    typer.Option(exists=True, file_okay=False, help="Secrets as directories: DIR/NAME/KEY."),
+]
 Format = Annotated[Output, typer.Option("--output", "-o", help="How it is printed.")]
 Seconds = Annotated[float, typer.Option("--timeout", help="Seconds to wait for an operator.")]
 
@@ -93,12 +106,8 @@ def status(
 def explain(
     name: Name,
     key: Key,
-    database_url_file: Annotated[
-        Path | None, typer.Option(help="Look its row up at the URL in this file.", exists=True)
-    ] = None,
-    secrets: Annotated[
-        Path | None, typer.Option(help="Secrets as directories: DIR/NAME/KEY.", file_okay=False)
-    ] = None,
+    database_url_file: DatabaseUrlFile = None,
+    secrets: SecretsDirectory = None,
     output: Format = Output.TABLE,
     namespace: Namespace = None,
     state: State = None,

@@ -21,9 +21,12 @@ async def pods_of_row(api: ApiClient, ref: Ref, keys: Sequence[str]) -> list[Doc
     """The pods of all launches of this row whose Jobs are still there, the newest last."""
     asked = JobsApi(api)
     jobs = await asked.find(ref.namespace, f"{NAME}={label_value(ref.name)}")
-    of_row = [job["metadata"] for job in jobs if _annotation(job, KEY) in keys]
-    ours = [each for each in of_row if _annotation({"metadata": each}, SCANNERJOB) == ref.name]
-    pods = await asked.pods_of(ref.namespace, [each["labels"][LAUNCH] for each in ours])
+    launches = [
+        job["metadata"]["labels"][LAUNCH]
+        for job in jobs
+        if _annotation(job, SCANNERJOB) == ref.name and _annotation(job, KEY) in keys
+    ]
+    pods = await asked.pods_of(ref.namespace, launches)
     return sorted(pods, key=lambda pod: str(pod["metadata"]["creationTimestamp"]))
 
 

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 
 from kubernetes.aio.client import ApiClient, CoordinationV1Api, V1Lease, V1LeaseSpec, V1ObjectMeta
-from kubernetes.aio.config import ConfigException, list_kube_config_contexts
 
-from scannerjob.apiserver import RefusedError, asking
-from scannerjob.ports import ConflictError, Ref
+from scannerjob.apiserver import Kubeconfig, RefusedError, asking
+from scannerjob.ports import ConfigurationError, ConflictError, Ref
 
-_SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 _FORBIDDEN = "grant get, create and update on leases there, or use --no-leader-election"
 
 
@@ -116,10 +112,7 @@ def _hinted(error: RefusedError) -> RefusedError:
 
 def own_namespace() -> str:
     """The namespace this pod runs in or, outside of one, that of the kubeconfig's context."""
-    if _SERVICE_ACCOUNT.exists():
-        return _SERVICE_ACCOUNT.read_text().strip()
     try:
-        _, active = list_kube_config_contexts(os.environ.get("KUBECONFIG"))  # type: ignore[no-untyped-call]
-    except ConfigException:
+        return Kubeconfig().namespace()
+    except ConfigurationError:
         return "default"
-    return str(active["context"].get("namespace") or "default")

@@ -68,6 +68,8 @@ _ledger = _table(
     Column("version", Integer, nullable=False),
     Column("status", _Json, nullable=False),
 )
+# What changes with the spec, beside it.
+_ANOTHER_SPEC = {name: _ledger.c[name] + 1 for name in ("generation", "version")}
 # Apart from the ledger: a ledger without rows whose mark is there has vanished.
 _marks = _table("scannerjob_mark")
 _request = _table(
@@ -185,9 +187,8 @@ def _apply(connection: Connection, ref: Ref, spec: str) -> None:
     texts = {"spec": spec, "spec_hash": hashlib.sha256(spec.encode()).hexdigest()}
     first = {"uid": str(uuid4()), "generation": 1, "version": 1, "status": "{}"}
     _insert_once(connection, _ledger, ref, **first, **texts)
-    counted = {name: _ledger.c[name] + 1 for name in ("generation", "version")}
     changed = and_(_of(_ledger, ref), _ledger.c.spec_hash != texts["spec_hash"])
-    connection.execute(update(_ledger).where(changed).values(**counted, **texts))
+    connection.execute(update(_ledger).where(changed).values(**_ANOTHER_SPEC, **texts))
 
 
 def _put_request(connection: Connection, ref: Ref, name: str, nonce: str) -> None:
@@ -198,10 +199,9 @@ def _put_request(connection: Connection, ref: Ref, name: str, nonce: str) -> Non
 
 def _suspend(connection: Connection, ref: Ref, suspended: bool) -> None:
     _put_request(connection, ref, _SUSPEND, "true" if suspended else "")
-    # Whoever has read the spec as it was must not launch by it any more. A crash between the two
-    # leaves a process that was about to write: what it launches was allowed when it was read.
-    counted = {name: _ledger.c[name] + 1 for name in ("generation", "version")}
-    connection.execute(update(_ledger).where(_of(_ledger, ref)).values(**counted))
+    # Whoever has read the spec as it was loses its next write by this. A crash before it: that one
+    # write may still be won, and what it launches was allowed when the spec was read.
+    connection.execute(update(_ledger).where(_of(_ledger, ref)).values(**_ANOTHER_SPEC))
 
 
 def _read(connection: Connection, ref: Ref, applied: str | None) -> Snapshot | None:
