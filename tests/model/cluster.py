@@ -163,6 +163,10 @@ class Cluster:
         running = {job.launch for job in self.jobs.values() if not job.ended and self._is_ours(job)}
         return running - set(outstanding)
 
+    def at_work(self) -> bool:
+        """Whether a Job has not ended, of which a pod may come still."""
+        return any(not job.ended for job in self.jobs.values())
+
     def _is_ours(self, job: Job) -> bool:
         return view(job.document).owner == "uid"
 

@@ -17,6 +17,7 @@ from hypothesis.stateful import (
 )
 
 from scannerjob.model.facts import Fact
+from scannerjob.model.requests import ALL_PARKED, SCAN
 from tests.model.basics import Fault, Setup
 from tests.model.broker import Broker
 from tests.model.cluster import Cluster
@@ -66,6 +67,9 @@ CHANGES = [
     "lifetime",
     *2 * ["wipe"],
     *2 * ["accept"],
+    "scan",
+    *2 * ["retry"],
+    *2 * ["force-drain"],
     "delete",
 ]
 ENDS = ["commit", "success", "failure", "death", "lie", "flip"]
@@ -178,6 +182,12 @@ class Cycle(RuleBasedStateMachine):
                 world.hinted = True
             case "accept" if world.setup.loses_ledgers:
                 world.accept_lost_ledger()
+            case "scan":
+                world.store.ask(SCAN)
+            case "retry":
+                world.retry(ALL_PARKED if number >= len(keys) else keys[number])
+            case "force-drain":
+                world.force_drain()
             case "delete" if number == 0:
                 world.store.delete()
 

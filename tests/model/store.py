@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from scannerjob.model.limits import LATEST_SEND
+from scannerjob.model.requests import ACCEPT_LOST_LEDGER
 from scannerjob.ports import ConflictError, Ref, Snapshot, UnknownOutcomeError
 from tests.model.basics import REF, START, Fault, Pause
 
@@ -94,10 +95,14 @@ class Store:
 
     def accept(self) -> None:
         """A person says that nothing is out of which a lost ledger would tell."""
-        self._bump()
-        self.requests = {"accept-lost-ledger": f"nonce {self.version}"}
-        self._world.note(f"that the ledger is lost is accepted: {self.requests}")
+        self.ask(ACCEPT_LOST_LEDGER)
         self._lost_until = START
+
+    def ask(self, name: str, what: str = "") -> None:
+        """A person asks for something, by an annotation."""
+        self._bump()
+        self.requests = {**self.requests, name: f"nonce-{self.version} {what}".strip()}
+        self._world.note(f"asked for: {self.requests}")
 
     def delete(self) -> None:
         """The object is to go, and is kept by somebody else's finalizer."""

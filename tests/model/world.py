@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from scannerjob.model.facts import Send
+from scannerjob.model.requests import FORCE_DRAIN, RETRY
 from scannerjob.model.spec import ScannerJobSpec
 from scannerjob.ports import ConfigurationError, Connections, Ref, Snapshot
 from scannerjob.scan import Scanner
@@ -234,12 +235,30 @@ class World:
 
     def accept_lost_ledger(self) -> None:
         """A person who sees that nothing is out says that a lost ledger may be forgotten."""
-        busy = any(operator.cycle for operator in self.operators) or self.store.late
-        late = any(network.late for network in self.networks)
         # Jobs that are out are found by their labels.
         out = self.workers.live() and not self.setup.jobs
-        if not busy and not late and not out and not self.table.lags():
+        busy = any(operator.cycle for operator in self.operators) or self.store.late
+        if not busy and not out and not self._more_may_come():
             self.store.accept()
+
+    def retry(self, key: str) -> None:
+        """A person who sees that a row is not done asks for it, or for all that are parked."""
+        if not self.table.lags():
+            self.store.ask(RETRY, key)
+
+    def force_drain(self) -> None:
+        """A person who sees that nothing runs has all slots freed.
+
+        While it is suspended: else nothing becomes of it. Whether an operator is about to send
+        something is not for a person to see.
+        """
+        at_work = self.workers.at_work() or self.cluster.at_work()
+        if not at_work and not self._more_may_come():
+            self.store.ask(FORCE_DRAIN)
+
+    def _more_may_come(self) -> bool:
+        """Whether something that was sent is on its way, or a row that left is still seen."""
+        return any(network.late for network in self.networks) or self.table.lags()
 
     def note(self, event: str) -> None:
         self.trace.append(event)
