@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import subprocess
+import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from tests.cluster.jobs import JobWorkload, settled
 from tests.cluster.operators import Operators
+from tests.support.apiproxy import ApiProxy
 from tests.support.command import Command
 from tests.support.controlplane import ControlPlane
+from tests.support.faults import Answer
 from tests.support.podlogs import PodLogs
 from tests.support.pods import End, Fate, Pod
+from tests.support.processes import Process
 from tests.support.waiting import eventually
 
 # Each command is a process, and a busy machine takes seconds to start one.
@@ -155,26 +159,44 @@ def test_a_mistyped_name_or_context_gets_a_hint(
     assert "kubeconfig" in nowhere.complains("status", code=2)
 
 
-def test_a_cluster_without_the_kind_says_what_to_install() -> None:
-    with ControlPlane() as plane:
-        command = Command("--kubeconfig", str(plane.kubeconfig()))
+def test_a_cluster_without_the_kind_says_what_to_install(
+    cluster: ControlPlane, tmp_path: Path
+) -> None:
+    with ApiProxy(cluster.kubeconfig(), tmp_path) as proxy:
+        proxy.add(Answer(404), path="/scannerjobs$")
+        command = Command("--kubeconfig", str(proxy.kubeconfig(cluster.kubeconfig())))
         assert "install" in command.complains("status", code=1)
 
 
-def test_a_live_status_shows_each_change(running: JobWorkload, editor: Command) -> None:
+def test_who_watches_or_waits_outlasts_an_api_server_that_is_away(
+    running: JobWorkload, editor: Command, cluster: ControlPlane, tmp_path: Path, namespace: str
+) -> None:
     running.apply()
     running.wait_reason("Scanning")
-    live = subprocess.Popen(
-        [sys.executable, "-m", "scannerjob", "status", "--watch", *editor.options],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert live.stdout is not None
-    try:
-        assert "NAME" in live.stdout.readline()
-        assert "pdf-pages" in live.stdout.readline()
-        editor.says("suspend", "pdf-pages")
-        eventually(lambda: "Suspended" in live.stdout.readline())  # type: ignore[union-attr]
-    finally:
-        live.terminate()
-        live.wait()
+    with ApiProxy(cluster.kubeconfig(), tmp_path) as proxy:
+        kubeconfig = proxy.kubeconfig(cluster.service_account("afar", EDITOR, namespace=namespace))
+        afar = ["--namespace", namespace, "--kubeconfig", str(kubeconfig)]
+        live = _started(["status", "--watch", *afar], tmp_path / "live.log")
+        with live:
+            eventually(lambda: "Scanning" in live.log(), timeout=60)
+            proxy.down()
+            eventually(lambda: "not up to date" in live.log(), timeout=60)
+            proxy.up()
+            running.kubelet.fate = lambda pod: Fate(seconds=math.inf)
+            running.insert(1)
+            (pod,) = eventually(running.kubelet.running, timeout=60)
+            settled(running, active=1)
+            drain = _started(["drain", "pdf-pages", *afar], tmp_path / "drain.log")
+            with drain:
+                eventually(lambda: "1 launches are out" in drain.log(), timeout=60)
+                proxy.down()
+                running.kubelet.end(pod.name)
+                settled(running, active=0)
+                proxy.up()
+                assert drain.wait(60) == 0, drain.log()
+            assert "drained" in drain.log()
+            eventually(lambda: "Suspended" in live.log(), timeout=60)
+
+
+def _started(arguments: Sequence[str], log: Path) -> Process:
+    return Process([sys.executable, "-m", "scannerjob", *arguments], log=log)

@@ -170,7 +170,8 @@ async def _retry(place: Where, name: str, key: str | None, seconds: float) -> No
                 leave(Exit.NO, f"{snapshot.ref}: row {item.key} is {item.phase}: see explain")
             wanted, told = item.key, f"row {item.key}"
         await _asked(there, snapshot, RETRY, seconds, suffix=f" {wanted}")
-        typer.echo(f"{snapshot.ref}: {told} will be launched as soon as a slot is free")
+        soon = "once it is resumed" if snapshot.spec.get("suspend") else "as soon as a slot is free"
+        typer.echo(f"{snapshot.ref}: {told} will be launched {soon}")
 
 
 def scan(

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from uuid import uuid4
 
 from scannerjob.cli.places import Place
-from scannerjob.ports import Ref, Snapshot
+from scannerjob.ports import Ref, Snapshot, UnknownOutcomeError
 
 _LOOK_EVERY = 0.5
 
@@ -30,13 +30,19 @@ async def wait_until(
 ) -> Snapshot | None:
     """The ScannerJob once this is true of it; None if that did not come in time.
 
-    One that is gone meanwhile never comes to it.
+    One that is gone meanwhile never comes to it. Raises UnknownOutcomeError if it cannot be read
+    when the time is over: an API server that is away for a moment is waited for.
     """
     deadline = time.monotonic() + seconds
     while True:
-        snapshot = await place.store.read(ref)
-        if snapshot is not None and condition(snapshot):
-            return snapshot
-        if time.monotonic() >= deadline:
-            return None
+        try:
+            snapshot = await place.store.read(ref)
+        except UnknownOutcomeError:
+            if time.monotonic() >= deadline:
+                raise
+        else:
+            if snapshot is not None and condition(snapshot):
+                return snapshot
+            if time.monotonic() >= deadline:
+                return None
         await asyncio.sleep(_LOOK_EVERY)

@@ -11,7 +11,7 @@ from scannerjob.cli.places import Place, Where, opened
 from scannerjob.cli.printing import Output, emit, is_terminal, utc_now
 from scannerjob.cli.summary import details, overview, report, summary
 from scannerjob.model.spec import KIND
-from scannerjob.ports import Snapshot
+from scannerjob.ports import Snapshot, UnknownOutcomeError
 
 _EVERY = 1.0
 
@@ -35,10 +35,15 @@ async def _watch(place: Place, name: str | None, *, everywhere: bool) -> None:
 
     # Somebody looks: one table that changes. Else, each that differs from the last.
     console, before = Console(highlight=False), ""
+    found = await _found(place, name, everywhere=everywhere)
     with Live(console=console, auto_refresh=False, transient=False) as live:
         while True:
-            found = await _found(place, name, everywhere=everywhere)
-            text = "\n".join(_lines(place, found, name, everywhere=everywhere))
+            problem = ""
+            try:
+                found = await _found(place, name, everywhere=everywhere)
+            except UnknownOutcomeError as error:
+                problem = f"\n\nnot up to date: {error}"
+            text = "\n".join(_lines(place, found, name, everywhere=everywhere)) + problem
             if is_terminal():
                 live.update(Text.from_ansi(text), refresh=True)
             elif text != before:

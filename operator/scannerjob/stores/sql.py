@@ -199,8 +199,8 @@ def _put_request(connection: Connection, ref: Ref, name: str, nonce: str) -> Non
 
 def _suspend(connection: Connection, ref: Ref, suspended: bool) -> None:
     _put_request(connection, ref, _SUSPEND, "true" if suspended else "")
-    # Whoever has read the spec as it was loses its next write by this. Should the command die before
-    # it, that one write may still be won, and what it launches was allowed when the spec was read.
+    # Whoever has read the spec as it was loses its next write by this. Should the command die
+    # before, that write may still be won, and what it launches was allowed when the spec was read.
     connection.execute(update(_ledger).where(_of(_ledger, ref)).values(**_ANOTHER_SPEC))
 
 
