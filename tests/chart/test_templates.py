@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -77,10 +78,10 @@ VERSIONS = [f"1.{minor}" for minor in range(30, 38)]
 # Where make puts kubernetes-validate.
 VALIDATE = Path(sys.prefix) / "validate"
 _VALIDATION = """
-import sys, yaml, kubernetes_validate
-for manifest in yaml.safe_load_all(sys.stdin):
+import json, sys, kubernetes_validate
+for line in sys.stdin:
     for version in sys.argv[1:]:
-        kubernetes_validate.validate(manifest, version, strict=True)
+        kubernetes_validate.validate(json.loads(line), version, strict=True)
 """
 
 
@@ -105,13 +106,14 @@ def rendered_crd(values: Values, chart: Path = CHART) -> str:
     return text.rstrip("\n") + "\n"  # Helm itself adds empty lines
 
 
-@pytest.mark.parametrize("case", MATRIX)
-def test_every_version_of_kubernetes_knows_what_is_made(case: str) -> None:
-    own = [each for each in template(MATRIX[case]) if "apiextensions" not in each["apiVersion"]]
+def test_every_version_of_kubernetes_knows_what_is_made() -> None:
+    made = [each for values in MATRIX.values() for each in template(values)]
+    # Many are the same whatever the values are.
+    own = {json.dumps(each) for each in made if "apiextensions" not in each["apiVersion"]}
     done = subprocess.run(
         [sys.executable, "-c", _VALIDATION, *VERSIONS],
         check=False,
-        input=yaml.safe_dump_all(own),
+        input="\n".join(own),
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": str(VALIDATE)},

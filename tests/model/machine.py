@@ -26,7 +26,7 @@ from tests.model.workers import Message
 from tests.model.world import World
 
 STEPS_PER_WALK = 60
-STEPS = int(os.environ.get("SCANNERJOB_PROVE_STEPS", "25000"))
+STEPS = int(os.environ.get("SCANNERJOB_PROVE_STEPS", "10000"))
 
 SETUPS: dict[str, st.SearchStrategy[Any]] = {
     "idempotent": st.booleans(),
@@ -68,8 +68,8 @@ CHANGES = [
     *2 * ["wipe"],
     *2 * ["accept"],
     "scan",
-    *2 * ["retry"],
-    *2 * ["force-drain"],
+    "retry",
+    "force-drain",
     "delete",
 ]
 ENDS = ["commit", "success", "failure", "death", "lie", "flip"]
