@@ -38,7 +38,7 @@ test-cluster: servers control-plane helm ## Run the tests on a real Kubernetes c
 test-security: servers control-plane helm ## Attack it, on real databases, brokers and a control plane
 	@$(BIN)/pytest $(wildcard tests/security)
 
-test-chart: control-plane helm ## Install, upgrade and remove the Helm chart on a real control plane
+test-chart: servers control-plane helm ## Install, upgrade and remove the Helm chart on a real control plane
 	@$(BIN)/pytest $(wildcard tests/chart)
 
 planted: servers control-plane helm ## Plant mistakes in the code one by one, and tell which tests notice (hours)

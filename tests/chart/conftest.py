@@ -5,14 +5,23 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.support.auditlog import AuditLog
 from tests.support.controlplane import ControlPlane
 from tests.support.helm import RELEASE, Release, helm
 
 
 @pytest.fixture(scope="session")
-def _plane() -> Iterator[ControlPlane]:
+def audit_log(tmp_path_factory: pytest.TempPathFactory) -> AuditLog:
+    """What service accounts ask of the control plane."""
+    return AuditLog(tmp_path_factory.mktemp("audit"))
+
+
+@pytest.fixture(scope="session")
+def _plane(audit_log: AuditLog) -> Iterator[ControlPlane]:
     """One of these tests' own: Helm refuses a CRD that somebody else installed."""
-    with ControlPlane() as plane:
+    # A plugin that some clusters have, and that asks for more rights.
+    strict = "--enable-admission-plugins=OwnerReferencesPermissionEnforcement"
+    with ControlPlane(apiserver_options=[*audit_log.options, strict]) as plane:
         yield plane
 
 
