@@ -151,7 +151,7 @@ def _secrets(access: DatabaseAccess, place: Place | None) -> Secrets:
     if access.secrets is not None:
         return DirectorySecrets(access.secrets)
     if place is not None and place.api is not None:
-        from scannerjob.controller.secrets import KubernetesSecrets
+        from scannerjob.apisecrets import KubernetesSecrets
 
         return KubernetesSecrets(place.api)
     raise ConfigurationError(

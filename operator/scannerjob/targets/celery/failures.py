@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from scannerjob.model.facts import Fact, Observation
-from scannerjob.urls import without_userinfo
+from scannerjob.model.printable import without_userinfo
 
 _MAX_REASON = 200
 
