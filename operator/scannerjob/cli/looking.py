@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from scannerjob.cli import preview as previews
@@ -15,13 +16,15 @@ from scannerjob.cli.documents import Document
 from scannerjob.cli.keys import find_item, keys_meant
 from scannerjob.cli.places import Place, Where, opened
 from scannerjob.cli.printing import Output, emit, utc_now
-from scannerjob.connect import SecretConnector
+from scannerjob.logs import hide
 from scannerjob.model.ledger import Ledger, ledger_from_status
 from scannerjob.model.row import Presence
 from scannerjob.model.spec import ScannerJobSpec, parse_spec
-from scannerjob.ports import ConfigurationError, PortError, RowSource, Snapshot
+from scannerjob.ports import ConfigurationError, PortError, RowSource, Snapshot, naming
 from scannerjob.secrets import DirectorySecrets, Secrets
-from scannerjob.sources import Databases
+
+if TYPE_CHECKING:
+    from scannerjob.access import Access
 
 
 @dataclass(frozen=True)
@@ -132,19 +135,30 @@ async def _source(
     snapshot: Snapshot, spec: ScannerJobSpec, access: DatabaseAccess, place: Place | None
 ) -> AsyncIterator[RowSource]:
     """The rows; what is open is closed afterwards. Raises ConfigurationError."""
-    if access.url_file is not None:
-        databases = Databases(in_cluster=False)
-        try:
-            url = await asyncio.to_thread(access.url_file.read_text)
-            yield databases.open(url.strip(), spec)
-        finally:
-            databases.close()
-        return
-    connector = SecretConnector(_secrets(access, place), in_cluster=False)
+    from scannerjob.sources import Databases
+
+    found = await _database(snapshot, spec, access, place)
+    databases = Databases(in_cluster=False)
     try:
-        yield await connector.source(snapshot.ref, spec)
+        with naming("--database-url-file" if access.url_file else "spec.database"):
+            source = databases.open(found.url, spec, found.files)
+        yield source
     finally:
-        await connector.close()
+        databases.close()
+
+
+async def _database(
+    snapshot: Snapshot, spec: ScannerJobSpec, access: DatabaseAccess, place: Place | None
+) -> Access:
+    from scannerjob.access import Access, access_to
+
+    if access.url_file is not None:
+        url = await asyncio.to_thread(access.url_file.read_text)
+        return Access(url.strip())
+    secrets = _secrets(access, place)
+    found = await access_to(spec.database, "spec.database", snapshot.ref, secrets)
+    hide(snapshot.ref, found.url)
+    return found
 
 
 def _secrets(access: DatabaseAccess, place: Place | None) -> Secrets:
