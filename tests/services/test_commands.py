@@ -216,6 +216,9 @@ def test_preview_tells_of_each_row_why_or_why_not(desk: Desk) -> None:
     assert rows["[5]"]["why"] == "no slot is free: 3 of 3 are taken"
     assert rows["[5]"]["values"] == {"pdf_id": 5}
     assert told["complete"] is True
+    assert told["plan"].keys() == {"finding", "message", "cost", "estimatedRows"}
+    assert told["plan"]["finding"] == "Indexed"
+    assert "the database expects: cost" in table
     assert "0 of 4 rows shown would be launched now (more rows may match)" in table
 
 

@@ -20,11 +20,12 @@ from scannerjob.logs import hide
 from scannerjob.model.ledger import Ledger, ledger_from_status
 from scannerjob.model.row import Presence
 from scannerjob.model.spec import ScannerJobSpec, parse_spec
-from scannerjob.ports import ConfigurationError, PortError, RowSource, Snapshot, naming
+from scannerjob.ports import ConfigurationError, PortError, Snapshot, naming
 from scannerjob.secrets import DirectorySecrets, Secrets
 
 if TYPE_CHECKING:
     from scannerjob.access import Access
+    from scannerjob.sources import SqlSource
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ async def _last_words(
 @asynccontextmanager
 async def _source(
     snapshot: Snapshot, spec: ScannerJobSpec, access: DatabaseAccess, place: Place | None
-) -> AsyncIterator[RowSource]:
+) -> AsyncIterator[SqlSource]:
     """The rows; what is open is closed afterwards. Raises ConfigurationError."""
     from scannerjob.sources import Databases
 
