@@ -17,7 +17,7 @@ from scannerjob.cli.keys import find_item, keys_meant
 from scannerjob.cli.places import Place, Where, opened
 from scannerjob.cli.printing import Output, emit, utc_now
 from scannerjob.logs import hide
-from scannerjob.model.ledger import Ledger, ledger_from_status
+from scannerjob.model.ledger import Item, Ledger, Phase, ledger_from_status
 from scannerjob.model.row import Presence
 from scannerjob.model.spec import ScannerJobSpec, parse_spec
 from scannerjob.ports import ConfigurationError, PortError, Snapshot, naming
@@ -83,8 +83,8 @@ async def _story(
     access: DatabaseAccess,
     place: Place,
 ) -> stories.Story:
-    words = await _last_words(snapshot, spec, key, place)
     item = find_item(key, ledger)
+    words = await _last_words(snapshot, spec, key, item, access, place)
     if item is not None:
         following = stories.next_of(item, snapshot, utc_now())
         return stories.Story(snapshot, spec, item.key, item, following, words)
@@ -118,17 +118,34 @@ async def _looked_up(
 
 
 async def _last_words(
-    snapshot: Snapshot, spec: ScannerJobSpec, key: str, place: Place
+    snapshot: Snapshot,
+    spec: ScannerJobSpec,
+    key: str,
+    item: Item | None,
+    access: DatabaseAccess,
+    place: Place,
 ) -> tuple[str, ...]:
-    if spec.job is None or place.api is None:
-        return ()
-    from scannerjob.cli.pods import last_words, pods_of_row
-
+    """Of its pods or its task, or in a line why they cannot be had."""
     try:
-        pods = await pods_of_row(place.api, snapshot.ref, keys_meant(key))
-        return tuple(await last_words(place.api, pods))
+        if spec.celery is None:
+            return tuple(await _words_of_pods(snapshot, key, place))
+        if spec.celery.result_backend is None or item is None or item.phase is Phase.COOLING:
+            return ()
+        from scannerjob.cli.tasks import last_words
+
+        backend, secrets = spec.celery.result_backend, _secrets(access, place)
+        return tuple(await last_words(item.id, backend, snapshot.ref, secrets))
     except PortError as error:
         return (str(error),)
+
+
+async def _words_of_pods(snapshot: Snapshot, key: str, place: Place) -> list[str]:
+    if place.api is None:
+        return []
+    from scannerjob.cli.pods import last_words, pods_of_row
+
+    pods = await pods_of_row(place.api, snapshot.ref, keys_meant(key))
+    return await last_words(place.api, pods)
 
 
 @asynccontextmanager
@@ -171,6 +188,6 @@ def _secrets(access: DatabaseAccess, place: Place | None) -> Secrets:
         return KubernetesSecrets(place.api)
     raise ConfigurationError(
         "SecretNotFound",
-        "the database's URL is in a Secret: give --secrets DIR, laid out as mounted Secrets, or "
-        "--database-url-file FILE",
+        "URLs are in Secrets: give --secrets DIR, laid out as mounted Secrets; that of the "
+        "database may be in a file as well: --database-url-file FILE",
     )
