@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -23,7 +23,13 @@ from kubernetes.aio.config import (
     load_kube_config,
 )
 
-from scannerjob.ports import ConfigurationError, PortError, UnknownOutcomeError, UnreachedError
+from scannerjob.ports import (
+    ConfigurationError,
+    PortError,
+    RefusedError,
+    UnknownOutcomeError,
+    UnreachedError,
+)
 
 _OWN_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 # How long one call may take. The API server ends its own at 60 s; a cycle should not wait for that.
@@ -181,27 +187,6 @@ class _Sender(RESTClientObject):
             with suppress(ConfigurationError):
                 await self._kubeconfig.load(self.configuration)
         return response
-
-
-class RefusedError(PortError):
-    """The API server said no, and did nothing.
-
-    `status` is the HTTP status, `told` the API server's own words, and `causes` has a field's path
-    and what is wrong with it for each field that was named.
-    """
-
-    def __init__(
-        self,
-        status: int,
-        reason: str,
-        message: str,
-        told: str = "",
-        causes: Sequence[tuple[str, str]] = (),
-    ) -> None:
-        self.status = status
-        self.told = told or message
-        self.causes = tuple(causes)
-        super().__init__(reason, message)
 
 
 @contextmanager

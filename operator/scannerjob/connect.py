@@ -2,36 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
+from scannerjob.access import Access, access_to
 from scannerjob.logs import hide
-from scannerjob.model.spec import Connection, ScannerJobSpec, SecretKeyRef
+from scannerjob.model.spec import Connection, ScannerJobSpec
 from scannerjob.ports import ConfigurationError, Connections, Ref, Snapshot, naming
 from scannerjob.secrets import Secrets
 from scannerjob.sources import Databases, SqlSource
 from scannerjob.targets.celery import Brokers, CeleryTarget
 from scannerjob.targets.job import JobTargets
-from scannerjob.tls import CertificateFiles, Certificates, files_of
-
-
-@dataclass(frozen=True)
-class _Access:
-    """What the Secrets of one connection hold; equal certificates are the same files."""
-
-    url: str
-    files: CertificateFiles | None = None
 
 
 @dataclass(frozen=True)
 class _Accesses:
     """What the Secrets of a spec hold; no broker for Jobs."""
 
-    database: _Access
-    broker: _Access | None
-    results: _Access | None
-    guard: _Access | None
+    database: Access
+    broker: Access | None
+    results: Access | None
+    guard: Access | None
 
     @property
     def urls(self) -> list[str]:
@@ -89,12 +81,6 @@ class SecretConnector:
             self._opened[snapshot.ref] = opened
         return opened.connections
 
-    async def source(self, ref: Ref, spec: ScannerJobSpec) -> SqlSource:
-        """The rows alone: only the database's Secret is read. Raises ConfigurationError."""
-        access = await self._access(ref, "spec.database", spec.database)
-        hide(ref, access.url)
-        return self._open_database(access, spec)
-
     def forget(self, ref: Ref) -> None:
         """Close what is open for this ScannerJob, and keep nothing that its Secrets held."""
         self.reread(ref)
@@ -128,13 +114,13 @@ class SecretConnector:
     def _wake(self, ref: Ref) -> None:
         self.wake(ref)
 
-    def _open_database(self, database: _Access, spec: ScannerJobSpec) -> SqlSource:
+    def _open_database(self, database: Access, spec: ScannerJobSpec) -> SqlSource:
         with naming("spec.database"):
             return self._databases.open(database.url, spec, database.files)
 
     def _open_broker(
         self,
-        broker: _Access,
+        broker: Access,
         accesses: _Accesses,
         spec: ScannerJobSpec,
         wake: Callable[[], None],
@@ -165,40 +151,11 @@ class SecretConnector:
 
     async def _access_if(
         self, ref: Ref, field: str, connection: Connection | None
-    ) -> _Access | None:
+    ) -> Access | None:
         return await self._access(ref, field, connection) if connection else None
 
-    async def _access(self, ref: Ref, field: str, connection: Connection) -> _Access:
-        url = await self._url(ref, f"{field}.urlSecretRef", connection.url_secret_ref)
-        if connection.tls_secret_ref is None:
-            return _Access(url)
-        name = connection.tls_secret_ref.name
-        return _Access(url, await self._files(ref, f"{field}.tlsSecretRef", name))
-
-    async def _url(self, ref: Ref, field: str, wanted: SecretKeyRef) -> str:
-        secret = await self._secret(ref, field, wanted.name)
-        if wanted.key not in secret:
-            there = ", ".join(sorted(secret)) or "nothing"
-            message = (
-                f"{field}: Secret {ref.namespace}/{wanted.name} has no key {wanted.key}; it has "
-                f"{there}"
-            )
-            raise ConfigurationError("SecretNotFound", message)
-        return _text(secret[wanted.key], field)
-
-    async def _files(self, ref: Ref, field: str, name: str) -> CertificateFiles:
-        secret = await self._secret(ref, field, name)
-        try:
-            return files_of(Certificates.from_secret(secret))
-        except ConfigurationError as error:
-            # It may be half of a rotation: have it read anew the next time.
-            self._secrets.forget(ref.namespace, name)
-            message = f"{field}: Secret {ref.namespace}/{name} {error}"
-            raise ConfigurationError(error.reason, message) from None
-
-    async def _secret(self, ref: Ref, field: str, name: str) -> Mapping[str, bytes]:
-        with naming(field):
-            return await self._secrets.get(ref.namespace, name)
+    async def _access(self, ref: Ref, field: str, connection: Connection) -> Access:
+        return await access_to(connection, field, ref, self._secrets)
 
 
 def _secrets_of(spec: ScannerJobSpec) -> Iterator[str]:
@@ -208,12 +165,3 @@ def _secrets_of(spec: ScannerJobSpec) -> Iterator[str]:
         yield connection.url_secret_ref.name
         if connection.tls_secret_ref:
             yield connection.tls_secret_ref.name
-
-
-def _text(content: bytes, field: str) -> str:
-    # Not the error of the decoder: it quotes what it stumbled over.
-    try:
-        return content.decode().strip()
-    except UnicodeDecodeError:
-        message = f"{field}: the Secret's value is not UTF-8 text"
-        raise ConfigurationError("InvalidURL", message) from None

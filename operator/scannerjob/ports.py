@@ -75,6 +75,27 @@ class UnreachedError(UnknownOutcomeError):
     """There was not even a connection to ask over: nothing took place."""
 
 
+class RefusedError(PortError):
+    """The API server said no, and did nothing.
+
+    `status` is the HTTP status, `told` the API server's own words, and `causes` has a field's path
+    and what is wrong with it for each field that was named.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        reason: str,
+        message: str,
+        told: str = "",
+        causes: Sequence[tuple[str, str]] = (),
+    ) -> None:
+        self.status = status
+        self.told = told or message
+        self.causes = tuple(causes)
+        super().__init__(reason, message)
+
+
 class SourceError(PortError):
     """The database could not be read: DatabaseUnreachable, QueryFailed and the like."""
 

@@ -115,14 +115,6 @@ def _without_beginnings(text: str, secret: str) -> str:
     return done + text
 
 
-def without_userinfo(said: str) -> str:
-    """What somebody else wrote, without user and password of any URL in it.
-
-    A URL that was taken for a path has lost one of its slashes.
-    """
-    return re.sub(r"(?<=\w:/)(/?)\S*@", r"\1***@", said)
-
-
 def error_line(said: str, url: str) -> str:
     """What a client said of an error at this URL: one line of at most 500 characters.
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from celery import Celery
 
+from scannerjob.model.ledger import Phase, ledger_to_status
 from tests.cluster.jobs import JobWorkload, settled
 from tests.cluster.operators import Operators
+from tests.cluster.workload import scannerjob, secret
 from tests.support.apiproxy import ApiProxy
 from tests.support.command import Command
 from tests.support.controlplane import ControlPlane
@@ -19,6 +24,7 @@ from tests.support.podlogs import PodLogs
 from tests.support.pods import End, Fate, Pod
 from tests.support.processes import Process
 from tests.support.waiting import eventually
+from tests.unit.cases import item, ledger
 
 # Each command is a process, and a busy machine takes seconds to start one.
 pytestmark = pytest.mark.timeout(300)
@@ -71,6 +77,35 @@ def test_a_row_that_failed_is_explained_with_its_pods_last_words(
     (item,) = (each for each in running.items().values() if each["key"] == "[2]")
     assert told["reason"] == item["reason"]
     assert told["launch"] in {job.name for job in running.jobs.jobs.values()}
+
+
+def test_last_words_of_a_task_are_for_who_may_read_the_result_backends_secret(
+    cluster: ControlPlane, namespace: str, editor: Command, redis_url: str
+) -> None:
+    reference = {"urlSecretRef": {"name": "app-results", "key": "url"}}
+    celery = {"broker": reference, "resultBackend": reference, "task": "docs.tasks.create_pages"}
+    cluster.apply(scannerjob(namespace, celery=celery, suspend=True))
+    parked = replace(item("[2]", Phase.PARKED), id="launch-2")
+    found = cluster.get("-n", namespace, "scj", "pdf-pages")
+    document = json.dumps({**found, "status": ledger_to_status(ledger(parked))})
+    cluster.kubectl("replace", "--subresource=status", "-f", "-", input=document)
+    backend = Celery(backend=redis_url).backend
+    backend.mark_as_failure(parked.id, ValueError("page 2 is torn"), "In a task:\nValueError: ...")
+
+    (word,) = _reader(cluster, namespace).data("explain", "pdf-pages", 2)["lastWords"]
+    assert "spec.celery.resultBackend" in word
+    assert "Secret" in word
+    assert "must not be read" in word
+    assert "is not there" in editor.data("explain", "pdf-pages", 2)["lastWords"][0]
+    cluster.apply(secret(namespace, "app-results", url=redis_url))
+    words = editor.data("explain", "pdf-pages", 2)["lastWords"]
+    told = ["In a task:", "ValueError: ...", "ValueError: page 2 is torn"]
+    assert words == [f"task {parked.id}: FAILURE", *told]
+
+
+def _reader(cluster: ControlPlane, namespace: str) -> Command:
+    kubeconfig = cluster.service_account("reader", READER, namespace=namespace)
+    return Command("--namespace", namespace, "--kubeconfig", str(kubeconfig))
 
 
 def test_a_parked_row_is_tried_again_now(running: JobWorkload, editor: Command) -> None:
@@ -137,8 +172,7 @@ def test_who_may_only_read_changes_nothing_and_is_told(
     running.insert(1)
     running.apply()
     settled(running, succeeded=1)
-    kubeconfig = cluster.service_account("reader", READER, namespace=namespace)
-    reader = Command("--namespace", namespace, "--kubeconfig", str(kubeconfig))
+    reader = _reader(cluster, namespace)
 
     assert "1 succeeded" in reader.says("status", "pdf-pages")
     assert "could not be looked up" in reader.says("explain", "pdf-pages", 9)

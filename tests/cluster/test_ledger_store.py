@@ -11,8 +11,7 @@ import pytest
 from kubernetes.aio.client import ApiClient
 
 from scannerjob import apiserver
-from scannerjob.apiserver import RefusedError
-from scannerjob.ports import Ref
+from scannerjob.ports import Ref, RefusedError
 from scannerjob.stores.kubernetes import KubernetesStore
 from tests.conformance.ledger_store import (
     LedgerStoreSuite,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from scannerjob import apiserver
-from scannerjob.controller.secrets import KubernetesSecrets
+from scannerjob.apisecrets import KubernetesSecrets
 from scannerjob.ports import ConfigurationError
 from tests.cluster.workload import secret
 from tests.support.controlplane import ControlPlane
@@ -64,7 +64,7 @@ def test_one_that_is_missing_is_named_and_found_once_it_is_there(
 @pytest.mark.usefixtures("rights")
 def test_one_of_a_namespace_without_rights_is_refused_by_name() -> None:
     async def questions(secrets: KubernetesSecrets) -> None:
-        with pytest.raises(ConfigurationError, match="grant the operator `get`") as error:
+        with pytest.raises(ConfigurationError, match="grant `get`") as error:
             await secrets.get("kube-system", "app-db")
         assert error.value.reason == "SecretUnreadable"
 

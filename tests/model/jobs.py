@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import pytest
 
-from scannerjob.apiserver import RefusedError
 from scannerjob.model.facts import Observation, Send
 from scannerjob.model.spec import ScannerJobSpec
-from scannerjob.ports import Snapshot, UnknownOutcomeError, UnreachedError
+from scannerjob.ports import RefusedError, Snapshot, UnknownOutcomeError, UnreachedError
 from scannerjob.targets.job import seen, target, targets
 from scannerjob.targets.job.names import LAUNCH
 from scannerjob.targets.job.target import JobTarget

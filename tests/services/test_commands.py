@@ -30,7 +30,7 @@ engine = create_engine(os.environ["DATABASE"], poolclass=NullPool)
 @app.task(name="site.work")
 def work(pdf_id):
     if str(pdf_id) in Path(os.environ["BAD"]).read_text().split():
-        raise ValueError(f"page {pdf_id} is torn")
+        raise ValueError(f"page {pdf_id} is torn \\x1b[31m redis://:canary-7f3a91@redis/0")
     time.sleep(float(os.environ["WORK"]))
     with engine.begin() as connection:
         connection.execute(text("UPDATE pdf SET done = 1 WHERE id = :id"), {"id": pdf_id})
@@ -101,7 +101,7 @@ def test_a_row_that_failed_is_explained_and_tried_again(desk: Desk) -> None:
     desk.bad.write_text("2")
     with desk.scanner(retry={"attempts": 2, "backoff": "0s"}), desk.worker():
         desk.wait(parked=1, succeeded=2)
-        story = desk.command.says("explain", "pages", 2)
+        story = desk.command.says("explain", "pages", 2, *_secrets(desk))
         told = desk.command.data("explain", "pages", "[2]")
         assert "nothing is remembered" in desk.command.complains("retry", "pages", 3, code=1)
 
@@ -114,6 +114,25 @@ def test_a_row_that_failed_is_explained_and_tried_again(desk: Desk) -> None:
     assert "page 2 is torn" in story
     assert "scannerjob retry pages" in story
     assert (told["phase"], told["attempt"], told["attempts"]) == ("Parked", 2, 2)
+    assert f"task {told['launch']}: FAILURE" in story
+    assert "Traceback (most recent call last):" in story
+    assert "\n  ValueError: page 2 is torn" in story
+    assert "canary" not in story
+    assert "\x1b" not in story
+    (word,) = told["lastWords"]
+    assert "--secrets" in word
+
+
+def test_a_result_backend_that_is_away_is_told_in_a_line(desk: Desk) -> None:
+    desk.site.add_rows(1, 1)
+    with desk.scanner():
+        desk.wait(active=1)
+    desk.site.put_secret("app-results", "redis://:canary-7f3a91@127.0.0.1:1/0")
+
+    (word,) = desk.command.data("explain", "pages", 1, *_secrets(desk))["lastWords"]
+
+    assert word.startswith("result backend 127.0.0.1:1/0: ")
+    assert "canary" not in word
 
 
 def test_all_that_are_parked_are_tried_again(desk: Desk) -> None:
@@ -216,6 +235,9 @@ def test_preview_tells_of_each_row_why_or_why_not(desk: Desk) -> None:
     assert rows["[5]"]["why"] == "no slot is free: 3 of 3 are taken"
     assert rows["[5]"]["values"] == {"pdf_id": 5}
     assert told["complete"] is True
+    assert told["plan"].keys() == {"finding", "message", "cost", "estimatedRows"}
+    assert told["plan"]["finding"] == "Indexed"
+    assert "the database expects: cost" in table
     assert "0 of 4 rows shown would be launched now (more rows may match)" in table
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from scannerjob.model.plan import INDEXED, PLAN_UNKNOWN, PlanFinding
+from scannerjob.model.plan import INDEXED, PLAN_UNKNOWN, PlanEstimate, PlanFinding
 from scannerjob.sources.plans import MANY_ROWS
 from tests.support.servers import DatabaseServer, PostgresServer
-from tests.support.sources import execute, look
+from tests.support.sources import estimate, execute, look
 
 ROWS = 2 * MANY_ROWS
 
@@ -139,6 +139,29 @@ def test_a_view_has_the_plan_of_its_tables(server: DatabaseServer, url: str) -> 
     # MariaDB names a view's table by its alias there, which says nothing outside.
     expected = ("SequentialScan",) if isinstance(server, PostgresServer) else ("PlanUnknown",)
     assert finding(url, "SELECT id FROM open_ones").reason in expected
+
+
+def test_an_estimate_is_of_all_rows_that_match(server: DatabaseServer, url: str) -> None:
+    whole, few = "SELECT id FROM pdf ORDER BY id", "SELECT id FROM pdf WHERE NOT done"
+    expected, dear = estimate(url, whole), estimate(url, few)
+    execute(url, index(server, "id"))
+    cheap = estimate(url, few)
+
+    assert expected.rows == pytest.approx(ROWS, rel=0.2)
+    assert cheap.rows is not None
+    assert cheap.rows < 100
+    assert dear.cost is not None
+    assert cheap.cost is not None
+    assert 0 < cheap.cost < dear.cost
+
+
+def test_of_what_it_cannot_reckon_mariadb_says_nothing(mariadb_url: str) -> None:
+    execute(mariadb_url, "CREATE TABLE pdf (id INTEGER PRIMARY KEY)")
+    assert estimate(mariadb_url, "SELECT id FROM pdf UNION SELECT 1") == PlanEstimate()
+
+
+def test_a_query_that_cannot_be_run_has_no_estimate(server: DatabaseServer) -> None:
+    assert estimate(server.create_database(), "SELECT id FROM nowhere") == PlanEstimate()
 
 
 def _unforeseen(_: object) -> None:

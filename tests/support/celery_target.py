@@ -231,6 +231,19 @@ class CuttableProxy:
 ACCEPTED, NOT_SENT, UNCERTAIN = {Fact.ACCEPTED}, {Fact.NOT_SENT}, {Fact.UNCERTAIN}
 
 
+def last_words(url: str, task_id: str) -> list[str]:
+    """What a result backend keeps of how this task failed."""
+
+    async def read() -> list[str]:
+        brokers = Brokers()
+        try:
+            return await brokers.results(url).last_words(task_id)
+        finally:
+            brokers.close()
+
+    return asyncio.run(read())
+
+
 def opened(
     url: str,
     results: str | None = None,

@@ -26,7 +26,7 @@ class Command:
             env=self._env,
         )
         assert done.returncode == code, done.stdout + done.stderr
-        assert "Traceback" not in done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
         return done
 
     def says(self, *arguments: object) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import create_engine
 
-from scannerjob.model.plan import PlanFinding
+from scannerjob.model.plan import PlanEstimate, PlanFinding
 from scannerjob.model.row import Rows
 from scannerjob.model.spec import ScannerJobSpec, parse_spec
 from scannerjob.ports import SourceError
@@ -38,6 +38,19 @@ class Look:
     @property
     def values(self) -> list[dict[str, Any]]:
         return [dict(row.values) for row in self.rows.rows]
+
+
+def estimate(url: str, query: str) -> PlanEstimate:
+    """What the database expects of the query."""
+
+    async def run() -> PlanEstimate:
+        databases = Databases()
+        try:
+            return await databases.open(url, spec(query)).estimate()
+        finally:
+            databases.close()
+
+    return asyncio.run(run())
 
 
 def look(

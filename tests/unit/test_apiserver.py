@@ -13,11 +13,12 @@ from aiohttp.client_reqrep import ConnectionKey
 from kubernetes.aio.client import ApiException
 
 from scannerjob import apiserver
-from scannerjob.apiserver import RefusedError, asking
+from scannerjob.apiserver import asking
 from scannerjob.ports import (
     ConfigurationError,
     PortError,
     Ref,
+    RefusedError,
     Snapshot,
     UnknownOutcomeError,
     UnreachedError,

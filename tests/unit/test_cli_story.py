@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from scannerjob.cli import summary
-from scannerjob.cli.preview import Preview, as_table, preview
+from scannerjob.cli.preview import Preview, as_data, as_table, preview
 from scannerjob.cli.printing import brief, columns
 from scannerjob.cli.story import next_of, next_of_unknown
 from scannerjob.model.ledger import Item, Ledger, Phase, ledger_to_status
-from scannerjob.model.plan import PlanFinding
+from scannerjob.model.plan import INDEXED, PlanEstimate, PlanFinding
 from scannerjob.model.row import Presence, Row, Rows
 from scannerjob.model.spec import ScannerJobSpec
 from scannerjob.ports import Ref, Snapshot
@@ -40,11 +40,14 @@ class Source:
 
     query_hash = "q"
     warnings = ("rows are capped anyway",)
-    plan = PlanFinding("Sort", "pdf: an index on uploaded_at would help")
+    plan = PlanFinding("Sort", "each look sorts all rows of pdf", "add an index on uploaded_at")
 
     def __init__(self, found: Rows) -> None:
         self._found = found
         self.asked = 0
+
+    async def estimate(self) -> PlanEstimate:
+        return PlanEstimate(1431.26, 23_000)
 
     async def scan(self, limit: int) -> Rows:
         self.asked = limit
@@ -119,7 +122,29 @@ class TestAPreview:
 
         assert "held back: row 3: its key is NULL" in text
         assert "warning: rows are capped anyway" in text
-        assert "plan: Sort: pdf: an index on uploaded_at would help" in text
+
+    def test_tells_what_the_query_costs_and_which_index_would_help(self) -> None:
+        seen = previewed(rows("a"))
+
+        assert list(as_table(seen))[-3:] == [
+            "plan: Sort: each look sorts all rows of pdf",
+            "index: add an index on uploaded_at",
+            "the database expects: cost 1,431.3 in its own units, 23,000 rows match",
+        ]
+        assert as_data(seen)["plan"] == {
+            "finding": "Sort",
+            "message": "each look sorts all rows of pdf",
+            "index": "add an index on uploaded_at",
+            "cost": 1431.26,
+            "estimatedRows": 23_000,
+        }
+
+    def test_of_a_plan_it_tells_no_more_than_the_database(self) -> None:
+        silent = replace(previewed(rows("a")), plan=INDEXED, estimate=PlanEstimate())
+
+        assert not any("expects" in line or "index:" in line for line in as_table(silent))
+        assert as_data(silent)["plan"].keys() == {"finding", "message"}
+        assert as_data(replace(silent, plan=None))["plan"] == {}
 
     def test_shows_no_value_that_moves_a_cursor(self) -> None:
         row = Row("a", {"title": "\x1b[2Jx" + "y" * 100})

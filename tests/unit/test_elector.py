@@ -9,10 +9,9 @@ from contextlib import suppress
 import pytest
 from kubernetes.aio.client import ApiClient
 
-from scannerjob.apiserver import RefusedError
 from scannerjob.controller.elector import CALL_WITHIN, LEAD_FOR, LEASE_SECONDS, Elector
 from scannerjob.controller.lease import Lease, LeaseStore
-from scannerjob.ports import ConflictError, Ref, UnknownOutcomeError
+from scannerjob.ports import ConflictError, Ref, RefusedError, UnknownOutcomeError
 from tests.support.virtual_time import freeze, now, run_virtually
 
 NAME = Ref("scannerjob", "scannerjob-operator")

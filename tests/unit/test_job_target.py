@@ -14,10 +14,15 @@ from typing import Any, cast
 
 import pytest
 
-from scannerjob.apiserver import RefusedError
 from scannerjob.clock import boottime
 from scannerjob.model.facts import Fact, Observation
-from scannerjob.ports import PortError, TargetError, UnknownOutcomeError, UnreachedError
+from scannerjob.ports import (
+    PortError,
+    RefusedError,
+    TargetError,
+    UnknownOutcomeError,
+    UnreachedError,
+)
 from scannerjob.targets.job import seen
 from scannerjob.targets.job.api import JobsApi
 from scannerjob.targets.job.names import LAUNCH

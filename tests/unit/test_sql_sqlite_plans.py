@@ -6,12 +6,12 @@ import asyncio
 
 import pytest
 
-from scannerjob.model.plan import INDEXED, PLAN_UNKNOWN, PlanFinding
+from scannerjob.model.plan import INDEXED, PLAN_UNKNOWN, PlanEstimate, PlanFinding
 from scannerjob.sources.engines import Server
 from scannerjob.sources.plans import MANY_ROWS
 from scannerjob.sources.sql import SqlSource
 from scannerjob.sources.sqlite import SQLite
-from tests.support.sources import execute, look, spec
+from tests.support.sources import estimate, execute, look, spec
 
 OPEN = "SELECT id FROM pdf WHERE NOT done ORDER BY at"
 
@@ -132,3 +132,7 @@ def test_the_plan_is_looked_at_again_after_ten_minutes(
         server.close()
 
     asyncio.run(run())
+
+
+def test_it_reckons_with_no_numbers(url: str) -> None:
+    assert estimate(url, OPEN) == PlanEstimate()

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from scannerjob.model.printable import without_userinfo
 from scannerjob.ports import ConfigurationError
 from scannerjob.urls import (
     endpoint_identity,
@@ -11,7 +12,6 @@ from scannerjob.urls import (
     host_of,
     parse_database_url,
     scrub,
-    without_userinfo,
 )
 
 CANARY = "s3cr3t"

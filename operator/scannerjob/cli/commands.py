@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 from scannerjob.cli import author, manage
 from scannerjob.cli.exits import refuse
+from scannerjob.model.printable import without_userinfo
 
 
 class _Commands(TyperGroup):
@@ -22,8 +23,6 @@ class _Commands(TyperGroup):
         except Exception as error:
             # Some versions of Typer bring classes of their own for what a person typed.
             if isinstance(said := getattr(error, "message", None), str):
-                from scannerjob.urls import without_userinfo
-
                 vars(error)["message"] = without_userinfo(said)
             raise
 

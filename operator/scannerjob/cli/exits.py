@@ -10,6 +10,8 @@ from typing import NoReturn
 
 import typer
 
+from scannerjob.model.printable import printable, without_userinfo
+
 
 class Exit(IntEnum):
     """The exit codes of all commands."""
@@ -27,9 +29,6 @@ def refuse(problems: Iterable[str]) -> NoReturn:
 
 def leave(code: Exit, *lines: str) -> NoReturn:
     """End with these lines on stderr: no password, and nothing that moves a cursor."""
-    from scannerjob.model.printable import printable
-    from scannerjob.urls import without_userinfo
-
     for line in lines:
         print(printable(without_userinfo(line)), file=sys.stderr)
     raise typer.Exit(code)
@@ -38,8 +37,7 @@ def leave(code: Exit, *lines: str) -> NoReturn:
 @contextmanager
 def reaching() -> Iterator[None]:
     """Around what asks a cluster or a database: its errors are lines for people."""
-    from scannerjob.apiserver import RefusedError
-    from scannerjob.ports import ConfigurationError, PortError
+    from scannerjob.ports import ConfigurationError, PortError, RefusedError
 
     try:
         yield

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from scannerjob.cli import preview as previews
@@ -15,13 +16,16 @@ from scannerjob.cli.documents import Document
 from scannerjob.cli.keys import find_item, keys_meant
 from scannerjob.cli.places import Place, Where, opened
 from scannerjob.cli.printing import Output, emit, utc_now
-from scannerjob.connect import SecretConnector
-from scannerjob.model.ledger import Ledger, ledger_from_status
+from scannerjob.logs import hide
+from scannerjob.model.ledger import Item, Ledger, Phase, ledger_from_status
 from scannerjob.model.row import Presence
 from scannerjob.model.spec import ScannerJobSpec, parse_spec
-from scannerjob.ports import ConfigurationError, PortError, RowSource, Snapshot
+from scannerjob.ports import ConfigurationError, PortError, Snapshot, naming
 from scannerjob.secrets import DirectorySecrets, Secrets
-from scannerjob.sources import Databases
+
+if TYPE_CHECKING:
+    from scannerjob.access import Access
+    from scannerjob.sources import SqlSource
 
 
 @dataclass(frozen=True)
@@ -79,8 +83,8 @@ async def _story(
     access: DatabaseAccess,
     place: Place,
 ) -> stories.Story:
-    words = await _last_words(snapshot, spec, key, place)
     item = find_item(key, ledger)
+    words = await _last_words(snapshot, spec, key, item, access, place)
     if item is not None:
         following = stories.next_of(item, snapshot, utc_now())
         return stories.Story(snapshot, spec, item.key, item, following, words)
@@ -114,48 +118,76 @@ async def _looked_up(
 
 
 async def _last_words(
-    snapshot: Snapshot, spec: ScannerJobSpec, key: str, place: Place
+    snapshot: Snapshot,
+    spec: ScannerJobSpec,
+    key: str,
+    item: Item | None,
+    access: DatabaseAccess,
+    place: Place,
 ) -> tuple[str, ...]:
-    if spec.job is None or place.api is None:
-        return ()
-    from scannerjob.cli.pods import last_words, pods_of_row
-
+    """Of its pods or its task, or in a line why they cannot be had."""
     try:
-        pods = await pods_of_row(place.api, snapshot.ref, keys_meant(key))
-        return tuple(await last_words(place.api, pods))
+        if spec.celery is None:
+            return tuple(await _words_of_pods(snapshot, key, place))
+        if spec.celery.result_backend is None or item is None or item.phase is Phase.COOLING:
+            return ()
+        from scannerjob.cli.tasks import last_words
+
+        backend, secrets = spec.celery.result_backend, _secrets(access, place)
+        return tuple(await last_words(item.id, backend, snapshot.ref, secrets))
     except PortError as error:
         return (str(error),)
+
+
+async def _words_of_pods(snapshot: Snapshot, key: str, place: Place) -> list[str]:
+    if place.api is None:
+        return []
+    from scannerjob.cli.pods import last_words, pods_of_row
+
+    pods = await pods_of_row(place.api, snapshot.ref, keys_meant(key))
+    return await last_words(place.api, pods)
 
 
 @asynccontextmanager
 async def _source(
     snapshot: Snapshot, spec: ScannerJobSpec, access: DatabaseAccess, place: Place | None
-) -> AsyncIterator[RowSource]:
+) -> AsyncIterator[SqlSource]:
     """The rows; what is open is closed afterwards. Raises ConfigurationError."""
-    if access.url_file is not None:
-        databases = Databases(in_cluster=False)
-        try:
-            url = await asyncio.to_thread(access.url_file.read_text)
-            yield databases.open(url.strip(), spec)
-        finally:
-            databases.close()
-        return
-    connector = SecretConnector(_secrets(access, place), in_cluster=False)
+    from scannerjob.sources import Databases
+
+    found = await _database(snapshot, spec, access, place)
+    databases = Databases(in_cluster=False)
     try:
-        yield await connector.source(snapshot.ref, spec)
+        with naming("--database-url-file" if access.url_file else "spec.database"):
+            source = databases.open(found.url, spec, found.files)
+        yield source
     finally:
-        await connector.close()
+        databases.close()
+
+
+async def _database(
+    snapshot: Snapshot, spec: ScannerJobSpec, access: DatabaseAccess, place: Place | None
+) -> Access:
+    from scannerjob.access import Access, access_to
+
+    if access.url_file is not None:
+        url = await asyncio.to_thread(access.url_file.read_text)
+        return Access(url.strip())
+    secrets = _secrets(access, place)
+    found = await access_to(spec.database, "spec.database", snapshot.ref, secrets)
+    hide(snapshot.ref, found.url)
+    return found
 
 
 def _secrets(access: DatabaseAccess, place: Place | None) -> Secrets:
     if access.secrets is not None:
         return DirectorySecrets(access.secrets)
     if place is not None and place.api is not None:
-        from scannerjob.controller.secrets import KubernetesSecrets
+        from scannerjob.apisecrets import KubernetesSecrets
 
         return KubernetesSecrets(place.api)
     raise ConfigurationError(
         "SecretNotFound",
-        "the database's URL is in a Secret: give --secrets DIR, laid out as mounted Secrets, or "
-        "--database-url-file FILE",
+        "URLs are in Secrets: give --secrets DIR, laid out as mounted Secrets; that of the "
+        "database may be in a file as well: --database-url-file FILE",
     )

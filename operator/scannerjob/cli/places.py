@@ -8,14 +8,21 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from kubernetes.aio.client import ApiClient
-
-from scannerjob.apiserver import Kubeconfig, RefusedError, connect
 from scannerjob.cli.exits import Exit, leave
 from scannerjob.model.spec import KIND
-from scannerjob.ports import Ref, Snapshot, UnknownOutcomeError, UnreachedError, naming
+from scannerjob.ports import (
+    Ref,
+    RefusedError,
+    Snapshot,
+    UnknownOutcomeError,
+    UnreachedError,
+    naming,
+)
+
+if TYPE_CHECKING:
+    from kubernetes.aio.client import ApiClient
 
 _Result = TypeVar("_Result")
 # In seconds.
@@ -121,6 +128,7 @@ async def opened(where: Where) -> AsyncIterator[Place]:
         finally:
             await store.close()
         return
+    from scannerjob.apiserver import Kubeconfig, connect
     from scannerjob.stores.kubernetes import KubernetesStore
 
     kubeconfig = Kubeconfig(where.kubeconfig, where.context)

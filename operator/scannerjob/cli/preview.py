@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
 from scannerjob.cli.printing import brief, columns, styled
 from scannerjob.model.decide import decide
 from scannerjob.model.facts import Decision, Facts, Hold, TargetTraits
 from scannerjob.model.ledger import Item, Ledger, Phase, ledger_from_status
+from scannerjob.model.plan import PlanEstimate, PlanFinding
 from scannerjob.model.reading import rows_to_read
 from scannerjob.model.row import Row, Rows
 from scannerjob.model.spec import ScannerJobSpec
@@ -19,6 +20,14 @@ from scannerjob.ports import RowSource, Snapshot
 # Nothing is asked about launches: so none is taken to have ended.
 _SILENT = TargetTraits(tells_outcomes=True, resend_within=None)
 _SHOWN_VALUE = 40
+
+
+class PlannedSource(RowSource, Protocol):
+    """Rows of which the database tells what it takes to give them all."""
+
+    async def estimate(self) -> PlanEstimate:
+        """What it expects; nothing where it does not say."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -39,7 +48,8 @@ class Preview:
     holds: tuple[Hold, ...]
     problems: tuple[str, ...]
     warnings: tuple[str, ...]
-    plan: str
+    plan: PlanFinding | None
+    estimate: PlanEstimate
 
     @property
     def launched(self) -> int:
@@ -48,7 +58,7 @@ class Preview:
 
 
 async def preview(
-    source: RowSource, spec: ScannerJobSpec, snapshot: Snapshot, limit: int, now: datetime
+    source: PlannedSource, spec: ScannerJobSpec, snapshot: Snapshot, limit: int, now: datetime
 ) -> Preview:
     """Look at the rows, read-only, and decide about them as the operator would.
 
@@ -58,14 +68,14 @@ async def preview(
     rows = await source.scan(max(limit, rows_to_read(spec, ledger)))
     decision = _decision(source, spec, ledger, rows, now)
     verdicts = [_verdict(row, spec, ledger, decision, now) for row in rows.rows]
-    plan = source.plan
     return Preview(
         tuple(verdicts[:limit]),
         rows.complete and len(verdicts) <= limit,
         (*decision.holds, *decision.brakes),
         rows.problems,
         tuple(source.warnings),
-        f"{plan.reason}: {plan.message}" if plan else "",
+        source.plan,
+        await source.estimate(),
     )
 
 
@@ -136,8 +146,22 @@ def as_data(preview: Preview) -> dict[str, Any]:
         "holds": [{"reason": hold.reason, "message": hold.message} for hold in preview.holds],
         "heldBack": list(preview.problems),
         "warnings": list(preview.warnings),
-        "plan": preview.plan,
+        "plan": dict(_plan(preview)),
     }
+
+
+def _plan(preview: Preview) -> Iterator[tuple[str, Any]]:
+    """What is known of the query's plan: what the database does not say is not there."""
+    plan, estimate = preview.plan, preview.estimate
+    if plan:
+        yield "finding", plan.reason
+        yield "message", plan.told
+    if plan and plan.index:
+        yield "index", plan.index
+    if estimate.cost is not None:
+        yield "cost", estimate.cost
+    if estimate.rows is not None:
+        yield "estimatedRows", estimate.rows
 
 
 def as_table(preview: Preview) -> Iterator[str]:
@@ -149,7 +173,18 @@ def as_table(preview: Preview) -> Iterator[str]:
     yield from _notes("held", [f"{hold.reason}: {hold.message}" for hold in preview.holds])
     yield from _notes("held back", preview.problems)
     yield from _notes("warning", preview.warnings)
-    yield from _notes("plan", [preview.plan] if preview.plan else [])
+    yield from _plan_notes(preview)
+
+
+def _plan_notes(preview: Preview) -> Iterator[str]:
+    plan, estimate = preview.plan, preview.estimate
+    if plan:
+        yield from _notes("plan", [f"{plan.reason}: {plan.told}"])
+        yield from _notes("index", [plan.index] if plan.index else [])
+    cost = "" if estimate.cost is None else f"cost {estimate.cost:,.1f} in its own units"
+    rows = "" if estimate.rows is None else f"{estimate.rows:,} rows match"
+    if expected := ", ".join(filter(None, (cost, rows))):
+        yield from _notes("the database expects", [expected])
 
 
 def _cells(verdict: RowVerdict) -> Sequence[object]:

@@ -13,7 +13,6 @@ from scannerjob.model.ledger import Item, Ledger, Phase, format_time
 from scannerjob.model.row import Presence
 from scannerjob.model.spec import ScannerJobSpec
 from scannerjob.ports import Snapshot
-from scannerjob.targets.job.names import job_name
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,11 @@ class Story:
         """What its launch is known by: a Celery task's id, or a Job's name."""
         if self.item is None:
             return None
-        return job_name(self.snapshot.ref.name, self.item.id) if self.spec.job else self.item.id
+        if self.spec.job is None:
+            return self.item.id
+        from scannerjob.targets.job.names import job_name
+
+        return job_name(self.snapshot.ref.name, self.item.id)
 
 
 def next_of(item: Item, snapshot: Snapshot, now: datetime) -> str:

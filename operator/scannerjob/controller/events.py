@@ -18,11 +18,11 @@ from typing import Any
 
 from kubernetes.aio.client import ApiClient, CustomObjectsApi
 
-from scannerjob.apiserver import RefusedError, asking
+from scannerjob.apiserver import asking
 from scannerjob.clock import SystemClock
 from scannerjob.model.notice import Notice
 from scannerjob.model.spec import API_GROUP, API_VERSION, KIND
-from scannerjob.ports import Clock, PortError, Ref
+from scannerjob.ports import Clock, PortError, Ref, RefusedError
 
 log = logging.getLogger(__name__)
 

@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 
 from kubernetes.aio.client import ApiClient, CoordinationV1Api, V1Lease, V1LeaseSpec, V1ObjectMeta
 
-from scannerjob.apiserver import Kubeconfig, RefusedError, asking
-from scannerjob.ports import ConfigurationError, ConflictError, Ref
+from scannerjob.apiserver import Kubeconfig, asking
+from scannerjob.ports import ConfigurationError, ConflictError, Ref, RefusedError
 
 _FORBIDDEN = "grant get, create and update on leases there, or use --no-leader-election"
 

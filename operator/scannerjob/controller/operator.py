@@ -11,18 +11,18 @@ from typing import Any
 from kubernetes.aio.client import ApiClient, CustomObjectsApi
 
 from scannerjob import apiserver
-from scannerjob.apiserver import TIMEOUT, RefusedError, asking
+from scannerjob.apisecrets import KubernetesSecrets
+from scannerjob.apiserver import TIMEOUT, asking
 from scannerjob.connect import SecretConnector
 from scannerjob.controller.elector import CALL_WITHIN, LEASE_SECONDS, Elector
 from scannerjob.controller.events import EventRecorder
 from scannerjob.controller.lease import LeaseStore, own_namespace
 from scannerjob.controller.options import Options
 from scannerjob.controller.resync import Resync
-from scannerjob.controller.secrets import KubernetesSecrets
 from scannerjob.controller.watched import WatchedStore
 from scannerjob.engine import Engine
 from scannerjob.model.spec import API_GROUP, API_VERSION
-from scannerjob.ports import ConfigurationError, Ref
+from scannerjob.ports import ConfigurationError, Ref, RefusedError
 from scannerjob.stores.kubernetes import KubernetesStore
 from scannerjob.targets.job import JobTargets
 

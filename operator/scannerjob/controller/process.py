@@ -14,12 +14,11 @@ import aiohttp
 import kopf
 
 from scannerjob import apiserver
-from scannerjob.apiserver import RefusedError
 from scannerjob.controller import handlers
 from scannerjob.controller.health import Health, serving
 from scannerjob.controller.operator import close, require_crd
 from scannerjob.controller.options import Options
-from scannerjob.ports import ConfigurationError, UnknownOutcomeError
+from scannerjob.ports import ConfigurationError, RefusedError, UnknownOutcomeError
 
 log = logging.getLogger(__name__)
 

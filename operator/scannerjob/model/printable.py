@@ -1,6 +1,11 @@
-"""Texts of others, made fit to be shown: they move no cursor, hide nothing and begin no line."""
+"""Texts of others, made fit to be shown.
+
+They move no cursor, hide nothing and begin no line, and no URL in them lets anybody in.
+"""
 
 from __future__ import annotations
+
+import re
 
 
 def printable(text: str) -> str:
@@ -12,6 +17,14 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(each if each.isprintable() else _escape(each) for each in text)
+
+
+def without_userinfo(said: str) -> str:
+    """What somebody else wrote, without user and password of any URL in it.
+
+    A URL that was taken for a path has lost one of its slashes.
+    """
+    return re.sub(r"(?<=\w:/)(/?)\S*@", r"\1***@", said)
 
 
 def _escape(character: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import URL, Connection, CursorResult, Engine
 
-from scannerjob.model.plan import PlanFinding
+from scannerjob.model.plan import PlanEstimate, PlanFinding
 from scannerjob.ports import ConfigurationError
 from scannerjob.sources.parse import Statement
 from scannerjob.sources.records import Result
@@ -66,6 +66,11 @@ class Dialect(abc.ABC):
         `complete`: the last one came to the end of the rows that match. One that did not has
         stopped early, and may have been cheap without any index.
         """
+
+    def estimate(self, connection: Connection, statement: Statement) -> PlanEstimate:
+        """What the database expects of the whole statement; nothing of what it does not tell."""
+        del connection, statement
+        return PlanEstimate()
 
     @abc.abstractmethod
     def reason(self, error: BaseException) -> str | None:

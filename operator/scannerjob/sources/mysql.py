@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ from pymysql.constants import CR, ER, FIELD_TYPE
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 
 from scannerjob.drivers import mysql_password
-from scannerjob.model.plan import INDEXED, PlanFinding
+from scannerjob.model.plan import INDEXED, PlanEstimate, PlanFinding
 from scannerjob.ports import SourceError
 from scannerjob.sources import dialects
 from scannerjob.sources.dialects import Dialect, Plan
@@ -132,6 +133,12 @@ class MySQL(Dialect):
             return all_sorted(tables_of(statement), BY_ORDER)
         return INDEXED
 
+    def estimate(self, connection: Connection, statement: Statement) -> PlanEstimate:
+        """By EXPLAIN and what the server says of its cost: of a UNION or a subquery, nothing."""
+        steps = _explain(connection, statement)
+        _, cost = connection.exec_driver_sql("SHOW SESSION STATUS LIKE 'Last_query_cost'").one()
+        return PlanEstimate(float(cost) or None, _rows_given(steps))
+
     def reason(self, error: BaseException) -> str | None:
         """By the number of the error."""
         number = error.args[0] if error.args else None
@@ -185,6 +192,13 @@ def _reads_whole_for_some(step: Mapping[str, Any]) -> bool:
     is_table = step["table"] is not None and not step["table"].startswith("<")
     by_condition = "Using where" in step["Extra"] and step["possible_keys"] is None
     return is_table and step["type"] in _WHOLE and by_condition
+
+
+def _rows_given(steps: Sequence[Mapping[str, Any]]) -> int | None:
+    """How many rows a plain SELECT is expected to give: MariaDB does not say how many it drops."""
+    if any(step["select_type"] != "SIMPLE" or step["rows"] is None for step in steps):
+        return None
+    return round(math.prod(_rows(step) * float(step.get("filtered", 100)) / 100 for step in steps))
 
 
 def _rows(step: Mapping[str, Any]) -> int:

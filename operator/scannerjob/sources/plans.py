@@ -16,14 +16,14 @@ BY_ORDER = "what ORDER BY sorts by"
 def read_whole(table: str, remedy: str) -> PlanFinding:
     """A table is read to its end for few of its rows."""
     cost = f"each look reads all of table {table}, and takes longer as it grows"
-    return PlanFinding("SequentialScan", f"{cost}: {remedy}")
+    return PlanFinding("SequentialScan", cost, remedy)
 
 
 def all_sorted(table: str, order: str) -> PlanFinding:
     """All rows that match are sorted for the first few of them."""
     cost = f"each look sorts all rows of {table} that match, and takes longer the more there are"
     remedy = f"add an index on what WHERE compares, then on {order}"
-    return PlanFinding("Sort", f"{cost}: {remedy}")
+    return PlanFinding("Sort", cost, remedy)
 
 
 def tables_of(statement: Statement) -> str:

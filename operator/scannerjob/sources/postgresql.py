@@ -13,7 +13,7 @@ from psycopg import postgres, pq
 from psycopg.abc import AdaptContext, Buffer, Loader
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 
-from scannerjob.model.plan import INDEXED, PlanFinding
+from scannerjob.model.plan import INDEXED, PlanEstimate, PlanFinding
 from scannerjob.model.row import Unreadable
 from scannerjob.ports import SourceError
 from scannerjob.sources import dialects
@@ -111,6 +111,11 @@ class PostgreSQL(Dialect):
         """By EXPLAIN and its estimates: what is not worth an index is not spoken of."""
         root = _explain(connection, statement)
         return next(_costs(root), INDEXED)
+
+    def estimate(self, connection: Connection, statement: Statement) -> PlanEstimate:
+        """As EXPLAIN has them in its first line."""
+        root = _explain(connection, statement)
+        return PlanEstimate(root.get("Total Cost"), root.get("Plan Rows"))
 
     def reason(self, error: BaseException) -> str | None:
         """By SQLSTATE class (PostgreSQL's manual, appendix A)."""

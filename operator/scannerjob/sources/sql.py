@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection
 
-from scannerjob.model.plan import PLAN_UNKNOWN, PlanFinding
+from scannerjob.model.plan import PLAN_UNKNOWN, PlanEstimate, PlanFinding
 from scannerjob.model.row import Presence, Rows
 from scannerjob.model.spec import ScannerJobSpec
 from scannerjob.ports import SourceError
@@ -40,6 +40,8 @@ _KEYS_AT_ONCE = 200
 # An index may be added, or dropped, while this process runs.
 _PLANNED_FOR_SECONDS = 600
 _EXPLAIN_SECONDS = 1.0
+# More than any table has.
+_ALL_ROWS = 2**63
 
 _LIMITED = (
     "spec.query has a LIMIT, OFFSET or FETCH of its own: rows are capped anyway; with a LIMIT, a "
@@ -97,6 +99,15 @@ class SqlSource:
     def plan(self) -> PlanFinding | None:
         """What each look costs, by the database's own plan; None where that is not known yet."""
         return self._finding
+
+    async def estimate(self) -> PlanEstimate:
+        """What the database expects of the whole query; nothing where that cannot be had."""
+        try:
+            estimated = partial(self._estimated, await self._parsed())
+            return await self._server.run(estimated, _EXPLAIN_SECONDS)
+        except Exception as error:  # noqa: BLE001 - whatever a plan looks like
+            log.debug("the plan of the query is not known: %s", error)
+            return PlanEstimate()
 
     async def scan(self, limit: int) -> Rows:
         """The first `limit` usable rows or more, in the query's order. Raises SourceError.
@@ -169,12 +180,15 @@ class SqlSource:
         return seekable
 
     async def _run(self, work: Callable[..., Rows], *arguments: Any) -> Rows:
+        call = partial(work, await self._parsed(), *arguments)
+        return await self._server.run(call, self._spec.query_timeout.total_seconds())
+
+    async def _parsed(self) -> Statement:
         if self._statement is None:
             # In a thread, for the time it takes to load the parser.
             grammar = self._server.dialect.grammar
             self._statement = await asyncio.to_thread(parse, self._spec.query, grammar)
-        call = partial(work, self._statement, *arguments)
-        return await self._server.run(call, self._spec.query_timeout.total_seconds())
+        return self._statement
 
     async def _look_at_plan(self, count: int, complete: bool) -> None:
         """Ask now and then what a look costs. The rows are there: no trouble with it may matter."""
@@ -199,6 +213,11 @@ class SqlSource:
         dialect = self._server.dialect
         dialect.begin(connection, _EXPLAIN_SECONDS, count)
         return dialect.finding(connection, statement, complete=complete)
+
+    def _estimated(self, statement: Statement, connection: Connection) -> PlanEstimate:
+        dialect = self._server.dialect
+        dialect.begin(connection, _EXPLAIN_SECONDS, _ALL_ROWS)
+        return dialect.estimate(connection, statement)
 
     def _first_rows(self, statement: Statement, count: int, connection: Connection) -> Rows:
         plan = self._begin(connection, statement, count)

@@ -12,9 +12,9 @@ from typing import Any, cast
 
 from kubernetes.aio.client import ApiClient, CustomObjectsApi
 
-from scannerjob.apiserver import TIMEOUT, RefusedError, asking
+from scannerjob.apiserver import TIMEOUT, asking
 from scannerjob.model.spec import API_GROUP, API_VERSION, KIND
-from scannerjob.ports import ConflictError, Ref, Snapshot
+from scannerjob.ports import ConflictError, Ref, RefusedError, Snapshot
 
 _PLURAL = "scannerjobs"
 _LEDGER = f"{API_GROUP}/ledger"

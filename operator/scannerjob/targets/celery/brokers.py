@@ -106,8 +106,7 @@ class Brokers:
         publisher = _shared(self._publishers, place, self._publisher)
         outcomes = None
         if result_backend_url is not None:
-            place = result_backend_url.strip(), result_backend_files
-            outcomes = _shared(self._outcomes, place, self._results)
+            outcomes = self.results(result_backend_url, result_backend_files)
         guard = None
         if guard_url is not None:
             guard = _shared(self._guards, (guard_url.strip(), guard_files), self._guard)
@@ -119,6 +118,10 @@ class Brokers:
             list(self._watches(publisher, guard, wake)),
             guard,
         )
+
+    def results(self, url: str, files: CertificateFiles | None = None) -> Outcomes:
+        """The result backend at this URL. Connects to nothing yet. Raises ConfigurationError."""
+        return _shared(self._outcomes, (url.strip(), files), self._results)
 
     def close(self) -> None:
         """End the threads and their connections. A target that is used again connects again."""

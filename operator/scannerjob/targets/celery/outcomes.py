@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from redis import ResponseError
 from sqlalchemy import URL, BindParameter, bindparam, inspect, text
@@ -16,7 +16,7 @@ from scannerjob.clock import boottime
 from scannerjob.model.facts import Fact, Observation
 from scannerjob.targets.celery.database import open_engine
 from scannerjob.targets.celery.endpoint import Endpoint
-from scannerjob.targets.celery.failures import failed
+from scannerjob.targets.celery.failures import Failure, failed
 from scannerjob.targets.celery.lane import Lane
 from scannerjob.targets.celery.redis_client import open_redis
 
@@ -28,11 +28,16 @@ _IDS_AT_ONCE = 1000
 # and the exception at the end of its traceback.
 _MAX_BYTES = 16 * 1024
 _MAX_TRACE = 2000
+# Of the one that a person asks for, more.
+_MAX_FAILURE = 1024 * 1024
+
+_Answer = TypeVar("_Answer")
 
 _JSON = json.JSONDecoder()
 # How Celery begins one that is longer.
 _BEGINNING = re.compile(rb'\{"status": "(?P<status>[A-Z]+)", ')
 _FAILURE = "FAILURE"
+_FAILED = (_FAILURE, "RETRY")
 # What is not here (PENDING, RECEIVED, a state of the task's own) tells nothing.
 _SEEN = {
     "SUCCESS": Observation(Fact.SUCCEEDED),
@@ -47,6 +52,10 @@ class Results(Protocol):
 
     def read(self, ids: Sequence[str]) -> Mapping[str, Observation]:
         """What is known of these tasks, in one round trip."""
+        ...
+
+    def failure(self, task_id: str) -> Failure | None:
+        """How this task failed; None where it did not, or nothing of it is kept."""
         ...
 
     def close(self) -> None:
@@ -67,8 +76,18 @@ class Outcomes:
 
     async def read(self, ids: Sequence[str]) -> Mapping[str, Observation]:
         """What is known of these tasks. Raises TargetError, and then nothing is known of any."""
+        return await self._ask(partial(self._read, ids))
+
+    async def last_words(self, task_id: str) -> list[str]:
+        """What is kept of how this task failed, if it did, fit to be shown. Raises TargetError."""
+        failure = await self._ask(lambda results: results.failure(task_id))
+        if failure is None:
+            return []
+        return [f"task {task_id}: {failure.state}", *failure.last_words(self.endpoint.url)]
+
+    async def _ask(self, question: Callable[[Results], _Answer]) -> _Answer:
         try:
-            return await self._lane.run(partial(self._read, ids), boottime() + _PATIENCE)
+            return await self._lane.run(question, boottime() + _PATIENCE)
         except Exception as error:  # noqa: BLE001 - whatever a client raises, nothing is known
             raise self.endpoint.failure("ResultBackendUnreachable", error) from None
 
@@ -86,9 +105,14 @@ class RedisResults:
         """What is known of these tasks."""
         with self._redis.pipeline(transaction=False) as pipe:
             for each in ids:
-                pipe.getrange(f"celery-task-meta-{each}", 0, _MAX_BYTES - 1)
+                pipe.getrange(_key(each), 0, _MAX_BYTES - 1)
             found = zip(ids, map(_content, pipe.execute(raise_on_error=False)), strict=True)
         return {each: seen for each, content in found if (seen := _decode(each, content))}
+
+    def failure(self, task_id: str) -> Failure | None:
+        """How this task failed."""
+        found: Any = self._redis.getrange(_key(task_id), 0, _MAX_FAILURE - 1)
+        return _decode_failure(task_id, bytes(found))
 
     def close(self) -> None:
         """Drop the connection."""
@@ -106,6 +130,10 @@ class SqlResults:
     _QUERY = (
         "SELECT task_id, status, CASE WHEN status = 'FAILURE' THEN {end} END "
         "FROM celery_taskmeta WHERE task_id IN :ids"
+    )
+    _WHOLE = (
+        f"SELECT status, CASE WHEN length(traceback) < {_MAX_FAILURE} THEN traceback END "
+        "FROM celery_taskmeta WHERE task_id = :id"
     )
     _END = f"right(traceback, {_MAX_TRACE})"
     _END_IN_SQLITE = f"substr(traceback, -{_MAX_TRACE})"
@@ -125,6 +153,15 @@ class SqlResults:
             rows = connection.execute(self._query, {"ids": list(ids)}).all()
         return {each: seen for each, status, trace in rows if (seen := _stored(status, trace))}
 
+    def failure(self, task_id: str) -> Failure | None:
+        """How this task failed: the exception stands at the end of its traceback."""
+        if not self._table_exists():
+            return None
+        with self._engine.connect() as connection:
+            rows = connection.execute(text(self._WHOLE), {"id": task_id}).all()
+        failures = (Failure(status, "", str(trace or "")) for status, trace in rows)
+        return next((each for each in failures if each.state in _FAILED), None)
+
     def _table_exists(self) -> bool:
         self._has_table = self._has_table or inspect(self._engine).has_table("celery_taskmeta")
         return self._has_table
@@ -133,6 +170,10 @@ class SqlResults:
         """Drop the connection."""
         with suppress(Exception):
             self._engine.dispose()
+
+
+def _key(task_id: str) -> str:
+    return f"celery-task-meta-{task_id}"
 
 
 def _chunks(ids: Sequence[str]) -> Iterator[Sequence[str]]:
@@ -154,12 +195,7 @@ def _decode(task_id: str, content: bytes | None) -> Observation | None:
         return None
     if len(content) >= _MAX_BYTES:
         return _decode_beginning(content)
-    try:
-        meta, _ = _JSON.raw_decode(content.decode())  # half of what json.loads takes
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(meta, dict) or meta.get("task_id", task_id) != task_id:
-        return None
+    meta = _meta(task_id, content)
     status = meta.get("status")
     if status == _FAILURE:
         return failed(_exception(meta.get("result")))
@@ -167,9 +203,31 @@ def _decode(task_id: str, content: bytes | None) -> Observation | None:
 
 
 def _decode_beginning(content: bytes) -> Observation | None:
+    status = _status_begun(content)
+    return failed("") if status == _FAILURE else _SEEN.get(status)
+
+
+def _decode_failure(task_id: str, content: bytes) -> Failure | None:
+    is_whole = len(content) < _MAX_FAILURE
+    meta = _meta(task_id, content) if is_whole else {"status": _status_begun(content)}
+    if meta.get("status") not in _FAILED:
+        return None
+    return Failure(meta["status"], _exception(meta.get("result")), str(meta.get("traceback") or ""))
+
+
+def _meta(task_id: str, content: bytes) -> Mapping[str, Any]:
+    """What Celery's JSON serializer wrote of this task; nothing where this is something else."""
+    try:
+        meta, _ = _JSON.raw_decode(content.decode())  # half of what json.loads takes
+    except (ValueError, RecursionError):
+        return {}
+    is_its = isinstance(meta, dict) and meta.get("task_id", task_id) == task_id
+    return meta if is_its else {}
+
+
+def _status_begun(content: bytes) -> str:
     begun = _BEGINNING.match(content)
-    status = begun["status"].decode() if begun else None
-    return failed("") if status == _FAILURE else _SEEN.get(status or "")
+    return begun["status"].decode() if begun else ""
 
 
 def _stored(status: str | None, trace: str | None) -> Observation | None:

@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from scannerjob.apiserver import RefusedError
 from scannerjob.clock import boottime
 from scannerjob.model.facts import (
     Fact,
@@ -24,7 +23,7 @@ from scannerjob.model.ledger import Item
 from scannerjob.model.row import UnusableRow
 from scannerjob.model.spec import JobTarget as JobSpec
 from scannerjob.model.spec import ScannerJobSpec
-from scannerjob.ports import PortError, TargetError, UnreachedError
+from scannerjob.ports import PortError, RefusedError, TargetError, UnreachedError
 from scannerjob.targets.job.api import JobsApi
 from scannerjob.targets.job.history import ended, removable, surplus
 from scannerjob.targets.job.manifest import Owner, manifest, specimen, ttl_seconds

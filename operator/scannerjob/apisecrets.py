@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from kubernetes.aio.client import ApiClient
 
-from scannerjob.apiserver import RefusedError, asking, read_core
-from scannerjob.ports import ConfigurationError
+from scannerjob.apiserver import asking, read_core
+from scannerjob.ports import ConfigurationError, RefusedError
 
 # How long a Secret is not read again. One that was not there is looked for each time.
 _KEEP_SECONDS = 60.0
@@ -62,7 +62,7 @@ def _unreadable(namespace: str, name: str, error: RefusedError) -> Configuration
         case 404:
             return ConfigurationError("SecretNotFound", f"{secret} is not there: create it")
         case 403:
-            message = f"{secret} must not be read: grant the operator `get` on it ({error})"
+            message = f"{secret} must not be read: grant `get` on it ({error})"
             return ConfigurationError("SecretUnreadable", message)
         case _:
             return ConfigurationError("SecretUnreadable", str(error))
