@@ -6,7 +6,19 @@ from collections.abc import Callable, Iterable, Sequence
 
 from rich.console import Console
 
-from benchmarks import compare, guard, hung, idle, jobs, outcomes, poll, publish, scale, start
+from benchmarks import (
+    compare,
+    guard,
+    hung,
+    idle,
+    jobs,
+    outcomes,
+    poll,
+    publish,
+    scale,
+    sizes,
+    start,
+)
 from benchmarks.table import Table
 
 BENCHMARKS: dict[str, Callable[[], Table]] = {
@@ -20,6 +32,7 @@ BENCHMARKS: dict[str, Callable[[], Table]] = {
     "status": jobs.status,
     "scale": scale.run,
     "start": start.run,
+    "sizes": sizes.run,
     "guard-cost": guard.cost,
     "guard-refill": guard.refill,
     "guard-recovery": guard.recovery,

@@ -2,58 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-REPOSITORY = Path(__file__).parents[2]
-HOME = "/opt/scannerjob"
-Instruction = tuple[str, str]
-
-
-def stages() -> list[list[Instruction]]:
-    """The instructions of each stage of the build, by name and argument."""
-    text = (REPOSITORY / "Dockerfile").read_text().replace("\\\n", " ")
-    lines = [line.strip() for line in text.splitlines()]
-    instructions = [line.partition(" ") for line in lines if line and not line.startswith("#")]
-    found: list[list[Instruction]] = []
-    for name, _, argument in instructions:
-        if name == "FROM":
-            found.append([])
-        if found:
-            found[-1].append((name, argument))
-    return found
-
-
-def carry_out(stage: list[Instruction], source: Path, home: Path) -> None:
-    """Copy what a stage copies and run what it runs, with `home` in place of HOME."""
-    for name, argument in stage:
-        if name == "COPY":
-            *files, target = argument.split()
-            for file in files:
-                copy(REPOSITORY / file, source / target / ("" if target != file else "."))
-        elif name == "RUN":
-            command = argument.replace(HOME, str(home)).replace("python -m", f"{sys.executable} -m")
-            subprocess.run(command, shell=True, check=True, cwd=source)
-
-
-def copy(file: Path, target: Path) -> None:
-    if file.is_dir():
-        ignored = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(file, target, dirs_exist_ok=True, ignore=ignored)
-    else:
-        shutil.copy(file, target)
+from tests.support.image import build, size_of, stages
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("image")
-    (folder / "source").mkdir()
-    carry_out(stages()[0], folder / "source", folder / "home")
-    return folder / "home"
+    return build(tmp_path_factory.mktemp("image"))
 
 
 def test_its_program_runs_and_finds_all_that_it_needs(home: Path) -> None:
@@ -78,9 +37,7 @@ def test_it_can_install_nothing_and_holds_no_tests(home: Path) -> None:
 
     assert not {name for name in programs if name.startswith(("pip", "gcc", "pytest", "mypy"))}
     assert not names & {"pip", "pytest", "mypy", "hypothesis", "tests"}
-    size = sum(file.stat().st_size for file in home.rglob("*") if file.is_file())
-    print(f"what the image adds to its base: {size / 2**20:.0f} MiB")
-    assert size < 400 * 2**20
+    assert size_of(home) < 300 * 2**20
 
 
 def test_it_does_not_run_as_root_and_names_its_user_by_number() -> None:
