@@ -138,18 +138,19 @@ class Scanner:
             self._connector.forget(self.ref)
             return None
         self._note_change(snapshot)
-        now = self._clock.now()
+        now, heeded = self._clock.now(), None
         try:
             spec = parse_spec(snapshot.spec)
-            ledger = self._ledger(snapshot, spec, now)
+            ledger = known = self._ledger(snapshot, spec, now)
             if ledger.lost_at is not None:
                 # What was seen before may lack what is out: look at all anew, as long as it rests.
                 self._connector.forget(self.ref)
             if not stopping:
                 ledger = self._heed(snapshot, spec, ledger, now)
+                heeded = None if ledger is known else ledger
             connections = await self._connector.connect(snapshot, spec)
         except (SpecError, LedgerError, ConfigurationError) as error:
-            return await self._say_unusable(snapshot, error, now)
+            return await self._say_unusable(snapshot, error, heeded, now)
         # 2. observe: strictly before the query, so that a task which committed and then reported
         # its end is no longer among the rows.
         reports = self._outbox.reports
@@ -210,11 +211,16 @@ class Scanner:
         return heed(ledger, snapshot.requests, suspended=spec.suspend, now=now)
 
     async def _say_unusable(
-        self, snapshot: Snapshot, error: SpecError | LedgerError | ConfigurationError, now: datetime
+        self,
+        snapshot: Snapshot,
+        error: SpecError | LedgerError | ConfigurationError,
+        heeded: Ledger | None,
+        now: datetime,
     ) -> float:
+        """Say why nothing can be done, but for what a person asked for: that is `heeded`."""
         trouble = Trouble(_reason_of(error), str(error))
         said = conditions.unusable(trouble)
-        status = unusable_status(snapshot, said, now)
+        status = unusable_status(snapshot, said, heeded, now)
         if differs(status, snapshot.status):
             log.warning("%s: %s: %s", self.ref, trouble.reason, trouble.message)
             written = await self._store.write(snapshot, status)

@@ -13,6 +13,7 @@ from typing import Any
 from scannerjob.connect import SecretConnector
 from scannerjob.engine import Engine
 from scannerjob.logs import hide
+from scannerjob.model.requests import MAX_NONCE, NAMES
 from scannerjob.peers import Backoff
 from scannerjob.ports import ConfigurationError, Ref, UnknownOutcomeError
 from scannerjob.secrets import DirectorySecrets
@@ -120,7 +121,18 @@ async def _try_to_apply(ref: Ref, document: Mapping[str, Any], store: SqlStore) 
             ref,
             store,
         )
-    for name, nonce in (document["metadata"].get("annotations") or {}).items():
-        if name.startswith(_REQUEST):
-            await store.request(ref, name.removeprefix(_REQUEST), str(nonce))
+    await _ask_as_written(ref, document, store)
     log.info("%s: scanning", ref)
+
+
+async def _ask_as_written(ref: Ref, document: Mapping[str, Any], store: SqlStore) -> None:
+    """Ask for what a document asks for; not again at each start, whatever came in between."""
+    annotations = document["metadata"].get("annotations") or {}
+    known = await store.requests()
+    for name in NAMES:
+        nonce = str(annotations.get(_REQUEST + name, ""))[:MAX_NONCE]
+        remembered = f"{name} of the document"
+        if nonce and known.get((ref, remembered)) != nonce:
+            # Should this process end between the two: the same nonce again is heeded no more.
+            await store.request(ref, name, nonce)
+            await store.request(ref, remembered, nonce)

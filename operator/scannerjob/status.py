@@ -12,9 +12,15 @@ from scannerjob.model.limits import LAST_SCAN_EVERY
 from scannerjob.ports import Snapshot
 
 
-def unusable_status(snapshot: Snapshot, said: Iterable[Condition], now: datetime) -> dict[str, Any]:
-    """The status of a ScannerJob that cannot be run: its ledger, if any, is left as it is."""
-    return dict(snapshot.status) | _common(snapshot, said, now)
+def unusable_status(
+    snapshot: Snapshot, said: Iterable[Condition], ledger: Ledger | None, now: datetime
+) -> dict[str, Any]:
+    """The status of a ScannerJob that cannot be run: its ledger is left as it is, if None is new.
+
+    Another one is there only if a person asked for the change.
+    """
+    changed = ledger_to_status(ledger) if ledger else {}
+    return dict(snapshot.status) | _common(snapshot, said, now) | changed
 
 
 def cycle_status(

@@ -125,6 +125,13 @@ class TestForcedDrain:
         assert phases(after) == {"a": Phase.CLAIMED, "b": Phase.WAITING}
         assert (after.launched, after.lost) == (1, 1)
 
+    def test_leaves_a_launch_to_who_may_be_sending_it_once_more(self) -> None:
+        young, old = item("a", sends=2, since=ago(30)), item("b", sends=2, since=ago(3600))
+
+        after = heeded(ledger(young, old), suspended=True, force_drain="nonce")
+
+        assert phases(after) == {"a": Phase.LAUNCHED, "b": Phase.WAITING}
+
     def test_does_nothing_while_launches_go_on(self) -> None:
         """Nor later: it was asked for when it could not be meant."""
         before = ledger(item("a"))

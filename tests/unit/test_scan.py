@@ -312,6 +312,25 @@ def test_of_what_a_person_asked_for_a_lost_ledger_keeps_what_is_known() -> None:
     assert world.store.status["handledRequests"] == {"accept-lost-ledger": "once"}
 
 
+def test_what_is_out_is_given_up_though_the_secret_of_its_broker_is_gone() -> None:
+    world = one(lifetime=False)
+    for _ in range(2):
+        world.finish_cycle(0)
+    for message in world.workers.at_work():
+        world.workers.die(message)
+    world.edit(suspend=True)
+    world.force_drain()
+
+    while world.operators[0].where != "connect":
+        world.step(0)
+    world.step(0, Fault.REFUSED)
+    world.finish_cycle(0)
+
+    assert not world.store.outstanding()
+    assert world.store.status["lost"] == 1
+    assert world.store.status["handledRequests"].keys() == {"force-drain"}
+
+
 @pytest.mark.parametrize("time", ["0000-01-01T00:00:00Z", "2026-01-01T00:00:00+99:99", 5])
 def test_a_time_of_the_last_scan_that_is_none_ends_no_cycle(time: object) -> None:
     world = one(lifetime=False)

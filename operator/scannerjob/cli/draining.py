@@ -27,13 +27,15 @@ async def drained(where: Where, name: str, seconds: float, *, force: bool) -> No
                 left = min(left, _ASK_AGAIN)
             snapshot = await _emptied(place, ref, left)
             if snapshot is not None:
-                print(f"{ref}: drained and suspended: {_SAFE}")
+                print(f"{ref}: {_FORCED if force else _DRAINED}; {_SAFE}")
                 return
             if time.monotonic() >= deadline:
                 leave(Exit.NO, await _still_out(place, ref, name, seconds))
 
 
-_SAFE = "nothing is out, and nothing will be launched until `scannerjob resume`"
+_DRAINED = "drained and suspended: nothing is out"
+_FORCED = "drained by force and suspended: what was out is given up"
+_SAFE = "nothing will be launched until `scannerjob resume`"
 
 
 async def _emptied(place: Place, ref: Ref, seconds: float) -> Snapshot | None:
@@ -47,9 +49,16 @@ async def _emptied(place: Place, ref: Ref, seconds: float) -> Snapshot | None:
             told = active
         # Until the suspension was seen, one more could be claimed.
         seen = snapshot.status.get("observedGeneration") == snapshot.generation
-        return seen and bool(snapshot.spec.get("suspend")) and active == 0
+        suspended = seen and bool(snapshot.spec.get("suspend"))
+        return suspended and active == 0 and not _is_lost(snapshot)
 
     return await wait_until(place, ref, empty, seconds)
+
+
+def _is_lost(snapshot: Snapshot) -> bool:
+    """Whether launches may be out of which the ledger tells nothing."""
+    has_vanished = snapshot.marked and "ledgerVersion" not in snapshot.status
+    return has_vanished or snapshot.status.get("ledgerLostTime") is not None
 
 
 async def _still_out(place: Place, ref: Ref, name: str, seconds: float) -> str:
@@ -57,6 +66,11 @@ async def _still_out(place: Place, ref: Ref, name: str, seconds: float) -> str:
     if snapshot.status.get("observedGeneration") != snapshot.generation:
         return (
             f"{ref}: no operator has seen the suspension within {seconds:g} s; it stays suspended"
+        )
+    if _is_lost(snapshot):
+        return (
+            f"{ref}: its ledger has vanished, and launches of which nothing is known may be out; "
+            "it stays suspended. See the condition Ready"
         )
     active = snapshot.status.get("active", 0)
     return (

@@ -37,10 +37,14 @@ def leave(code: Exit, *lines: str) -> NoReturn:
 @contextmanager
 def reaching() -> Iterator[None]:
     """Around what asks a cluster or a database: its errors are lines for people."""
+    from scannerjob.model.ledger import LedgerError
+    from scannerjob.model.spec import SpecError
     from scannerjob.ports import ConfigurationError, PortError, RefusedError
 
     try:
         yield
+    except (SpecError, LedgerError) as error:
+        leave(Exit.NO, f"this ScannerJob cannot be read: {error}")
     except ConfigurationError as error:
         refuse([str(error)])
     except RefusedError as error:

@@ -193,9 +193,11 @@ async def _scan(place: Where, name: str, seconds: float) -> None:
 
     async with opened(place) as there:
         snapshot = await _asked(there, await there.find(name), SCAN, seconds)
-        database = find(snapshot.status, "DatabaseReachable")
-        if database.get("status") == "False":
-            leave(Exit.UNREACHED, f"{snapshot.ref}: {database['reason']}: {database['message']}")
+        for needed in ("DatabaseReachable", "TargetReachable"):
+            if find(snapshot.status, needed).get("status") == "False":
+                leave(Exit.UNREACHED, f"{snapshot.ref}: not looked: {_why_not_ready(snapshot)}")
+        if not find(snapshot.status, "DatabaseReachable"):
+            leave(Exit.NO, f"{snapshot.ref}: not looked: {_why_not_ready(snapshot)}")
         active, cap = snapshot.status.get("active", 0), snapshot.spec.get("concurrency")
         typer.echo(f"{snapshot.ref}: looked at its rows; {active} of {cap} slots are taken")
 
@@ -209,12 +211,21 @@ async def _asked(
     nonce = await ask(there, snapshot.ref, name, suffix)
     done = await wait_until(there, snapshot.ref, heeded(name, nonce), seconds)
     if done is None:
+        why = _why_not_ready(await there.find(snapshot.ref.name))
         leave(
             Exit.NO,
             f"{snapshot.ref}: asked for, but no operator has heeded it within {seconds:g} s; one "
-            "that comes later will. See status",
+            f"that comes later will: {why}",
         )
     return done
+
+
+def _why_not_ready(snapshot: Snapshot) -> str:
+    from scannerjob.model.conditions import find
+
+    ready = find(snapshot.status, "Ready")
+    is_told = ready.get("status") == "False"
+    return f"{ready['reason']}: {ready['message']}" if is_told else "see status"
 
 
 def suspend(

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from uuid import uuid4
 
+from scannerjob.cli.exits import Exit, leave
 from scannerjob.cli.places import Place
 from scannerjob.ports import Ref, Snapshot, UnknownOutcomeError
 
@@ -30,7 +31,7 @@ async def wait_until(
 ) -> Snapshot | None:
     """The ScannerJob once this is true of it; None if that did not come in time.
 
-    One that is gone meanwhile never comes to it. Raises UnknownOutcomeError if it cannot be read
+    Ends the command where the ScannerJob is gone. Raises UnknownOutcomeError if it cannot be read
     when the time is over: an API server that is away for a moment is waited for.
     """
     deadline = time.monotonic() + seconds
@@ -41,7 +42,9 @@ async def wait_until(
             if time.monotonic() >= deadline:
                 raise
         else:
-            if snapshot is not None and condition(snapshot):
+            if snapshot is None:
+                leave(Exit.NO, f"{ref}: it was deleted meanwhile")
+            if condition(snapshot):
                 return snapshot
             if time.monotonic() >= deadline:
                 return None

@@ -25,6 +25,8 @@ FORCE_DRAIN = "force-drain"
 
 NAMES = (ACCEPT_LOST_LEDGER, SCAN, RETRY, FORCE_DRAIN)
 ALL_PARKED = "*"
+# In characters: a nonce that the schema of the status refuses would block every write.
+MAX_NONCE = 253
 
 # Who claimed it may still be sending it.
 _SENDERS_OWN = SEND_WITHIN + ORPHAN_AFTER
@@ -76,13 +78,10 @@ def _retry(ledger: Ledger, key: str, now: datetime) -> Ledger:
 def _give_up(ledger: Ledger, now: datetime) -> Ledger:
     """Free the slots: the rows that still match are launched again once it is resumed.
 
-    No attempt is spent, since how it ended is not known. A claim that was not sent so far stays.
+    No attempt is spent, since how it ended is not known. What may be about to be sent stays: a
+    claim, and a launch that is sent once more.
     """
-    gone = [
-        item
-        for item in ledger.outstanding
-        if item.phase is Phase.LAUNCHED or item.since + _SENDERS_OWN <= now
-    ]
+    gone = [item for item in ledger.outstanding if _was_sent(item, now)]
     ids = {item.id for item in gone}
     items = tuple(_given_up(item, now) if item.id in ids else item for item in ledger.items)
     return replace(
@@ -92,6 +91,11 @@ def _give_up(ledger: Ledger, now: datetime) -> Ledger:
         launched=ledger.launched + sum(item.phase is Phase.CLAIMED for item in gone),
         lost=ledger.lost + len(gone),
     )
+
+
+def _was_sent(item: Item, now: datetime) -> bool:
+    sent_once = item.phase is Phase.LAUNCHED and item.sends == 1
+    return sent_once or item.since + _SENDERS_OWN <= now
 
 
 def _given_up(item: Item, now: datetime) -> Item:

@@ -40,7 +40,7 @@ class Database:
         self._text = url
         self._url = parse_database_url(url)
         self._file = _File(Path(str(self._url.database)), create) if _is_sqlite(self._url) else None
-        self._engine = _engine(self._url, timeout)
+        self._engine = _engine(self._url, timeout, create)
         self._prepare = prepare
         self._prepared = False
 
@@ -147,7 +147,7 @@ def _is_sqlite(url: URL) -> bool:
     return url.get_backend_name() == "sqlite"
 
 
-def _engine(url: URL, timeout: float) -> Engine:
+def _engine(url: URL, timeout: float, create: bool) -> Engine:
     engine = create_engine(
         url,
         connect_args={**connect_args(url, timeout), **database_arguments(url, None)},
@@ -157,13 +157,17 @@ def _engine(url: URL, timeout: float) -> Engine:
         hide_parameters=True,
     )
     if _is_sqlite(url):
-        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "connect", _do_not_lose)
+    if _is_sqlite(url) and create:
+        event.listen(engine, "connect", _do_not_block)
     return engine
 
 
-def _prepare_sqlite(connection: Any, _: Any) -> None:
-    """WAL: readers and the writer do not block each other. FULL: a power cut loses no commit."""
-    cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode = WAL")
-    cursor.execute("PRAGMA synchronous = FULL")
-    cursor.close()
+def _do_not_lose(connection: Any, _: Any) -> None:
+    """A power cut loses no commit."""
+    connection.execute("PRAGMA synchronous = FULL")
+
+
+def _do_not_block(connection: Any, _: Any) -> None:
+    """Readers and the writer do not block each other. It stays so: not in a file of others."""
+    connection.execute("PRAGMA journal_mode = WAL")

@@ -13,14 +13,13 @@ from typing import Any, cast
 from kubernetes.aio.client import ApiClient, CustomObjectsApi
 
 from scannerjob.apiserver import TIMEOUT, asking
+from scannerjob.model.requests import MAX_NONCE
 from scannerjob.model.spec import API_GROUP, API_VERSION, KIND
 from scannerjob.ports import ConflictError, Ref, RefusedError, Snapshot
 
 _PLURAL = "scannerjobs"
 _LEDGER = f"{API_GROUP}/ledger"
 _REQUESTED = f"{API_GROUP}/requested-"
-# What a nonce may be long: one that the schema of the status refuses would block every write.
-_MAX_NONCE = 253
 
 
 class KubernetesStore:
@@ -146,7 +145,7 @@ def snapshot_of(found: object) -> Snapshot:
         marked=annotations.get(_LEDGER) == str(ref),
         deleting=metadata.get("deletionTimestamp") is not None,
         requests={
-            name.removeprefix(_REQUESTED): nonce[:_MAX_NONCE]
+            name.removeprefix(_REQUESTED): nonce[:MAX_NONCE]
             for name, nonce in annotations.items()
             if name.startswith(_REQUESTED)
         },

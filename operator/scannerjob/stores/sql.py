@@ -35,6 +35,7 @@ from sqlalchemy.dialects import mysql
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.sql import ColumnElement
 
+from scannerjob.model.requests import MAX_NONCE
 from scannerjob.ports import ConflictError, Ref, Snapshot, UnknownOutcomeError
 from scannerjob.stores import reference
 from scannerjob.stores.database import POOL_SIZE, Database, no_ledger
@@ -75,7 +76,7 @@ _marks = _table("scannerjob_mark")
 _request = _table(
     "scannerjob_request",
     Column("request", String(63), primary_key=True),
-    Column("nonce", String(253), nullable=False),
+    Column("nonce", String(MAX_NONCE), nullable=False),
 )
 
 
