@@ -115,6 +115,14 @@ class TestAPreview:
         assert list(why(seen)) == ["a", "b"]
         assert not seen.complete
 
+    def test_counts_what_would_be_launched_beyond_what_is_shown(self) -> None:
+        seen = previewed(rows("a", "b", "c"), limit=1, concurrency=3)
+
+        assert as_data(seen)["launch"] == 3
+        assert "3 rows would be launched now; 1 rows are shown (more rows may match)" in as_table(
+            seen
+        )
+
     def test_tells_what_else_is_worth_knowing(self) -> None:
         held = replace(rows("a"), problems=("row 3: its key is NULL",))
 

@@ -41,8 +41,12 @@ class RowVerdict:
 
 @dataclass(frozen=True)
 class Preview:
-    """What one look told: the rows in the query's order, the first `limit` of them."""
+    """What one look told: the rows in the query's order, the first `limit` of them.
 
+    `launched` counts all rows that would be launched now, be they among these or not.
+    """
+
+    launched: int
     verdicts: tuple[RowVerdict, ...]
     complete: bool
     holds: tuple[Hold, ...]
@@ -50,11 +54,6 @@ class Preview:
     warnings: tuple[str, ...]
     plan: PlanFinding | None
     estimate: PlanEstimate
-
-    @property
-    def launched(self) -> int:
-        """How many rows would be launched now."""
-        return sum(verdict.launch for verdict in self.verdicts)
 
 
 async def preview(
@@ -69,6 +68,7 @@ async def preview(
     decision = _decision(source, spec, ledger, rows, now)
     verdicts = [_verdict(row, spec, ledger, decision, now) for row in rows.rows]
     return Preview(
+        sum(verdict.launch for verdict in verdicts),
         tuple(verdicts[:limit]),
         rows.complete and len(verdicts) <= limit,
         (*decision.holds, *decision.brakes),
@@ -169,7 +169,8 @@ def as_table(preview: Preview) -> Iterator[str]:
     yield from columns(("ROW", "LAUNCH", "WHY", "VALUES"), map(_cells, preview.verdicts))
     yield ""
     more = "" if preview.complete else " (more rows may match)"
-    yield f"{preview.launched} of {len(preview.verdicts)} rows shown would be launched now{more}"
+    shown = f"{len(preview.verdicts)} rows are shown{more}"
+    yield f"{preview.launched} rows would be launched now; {shown}"
     yield from _notes("held", [f"{hold.reason}: {hold.message}" for hold in preview.holds])
     yield from _notes("held back", preview.problems)
     yield from _notes("warning", preview.warnings)
