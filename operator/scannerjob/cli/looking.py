@@ -44,25 +44,32 @@ async def preview_running(
 ) -> None:
     """Preview a ScannerJob with the ledger that it has."""
     async with opened(where) as place:
-        await _preview(await place.find(name), access, place, limit, output)
+        _emit(output, [await _preview(await place.find(name), access, place, limit)])
 
 
-async def preview_document(
-    document: Document, access: DatabaseAccess, limit: int, output: Output
+async def preview_documents(
+    documents: Sequence[Document], access: DatabaseAccess, limit: int, output: Output
 ) -> None:
     """Preview what a file would do, as if nothing had ever been launched."""
-    ref, spec = document.ref, document.body["spec"]
-    new = Snapshot(ref, str(uuid4()), 1, spec, {}, "1")
-    await _preview(new, access, None, limit, output)
+    _emit(output, [await _preview(_new(each), access, None, limit) for each in documents])
+
+
+def _new(document: Document) -> Snapshot:
+    return Snapshot(document.ref, str(uuid4()), 1, document.body["spec"], {}, "1")
 
 
 async def _preview(
-    snapshot: Snapshot, access: DatabaseAccess, place: Place | None, limit: int, output: Output
-) -> None:
+    snapshot: Snapshot, access: DatabaseAccess, place: Place | None, limit: int
+) -> previews.Preview:
     spec = parse_spec(snapshot.spec)
     async with _source(snapshot, spec, access, place) as source:
-        told = await previews.preview(source, spec, snapshot, limit, utc_now())
-    emit(output, previews.as_data(told), lambda: previews.as_table(told))
+        return await previews.preview(source, spec, snapshot, limit, utc_now())
+
+
+def _emit(output: Output, told: Sequence[previews.Preview]) -> None:
+    """For programs one object; a list of them where a file holds several documents."""
+    data = [previews.as_data(each) for each in told]
+    emit(output, data[0] if len(data) == 1 else data, lambda: previews.as_tables(told))
 
 
 async def tell(where: Where, name: str, key: str, access: DatabaseAccess, output: Output) -> None:
