@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 from collections.abc import Collection
 from dataclasses import replace
 from datetime import timedelta
@@ -11,12 +12,13 @@ from typing import Any
 import pytest
 
 from scannerjob.cli import summary
+from scannerjob.cli.keys import find_item
 from scannerjob.cli.preview import Preview, as_data, as_table, preview
 from scannerjob.cli.printing import brief, columns
 from scannerjob.cli.story import next_of, next_of_unknown
 from scannerjob.model.ledger import Item, Ledger, Phase, ledger_to_status
 from scannerjob.model.plan import INDEXED, PlanEstimate, PlanFinding
-from scannerjob.model.row import Presence, Row, Rows
+from scannerjob.model.row import Presence, Row, Rows, canonical_key
 from scannerjob.model.spec import ScannerJobSpec
 from scannerjob.ports import Ref, Snapshot
 from tests.unit.cases import NOW, ago, item, later, ledger, rows, spec
@@ -178,6 +180,27 @@ class TestWhatIsNext:
     )
     def test_of_a_row_that_is_remembered(self, known: Item, told: str) -> None:
         assert told in next_of(known, snapshot(), NOW)
+
+    @pytest.mark.parametrize(
+        "value",
+        ["a b\nc", 'q"x', "c:\\d", "it's", "$HOME `x`", "\x9b2J\x7f\u202e", "\U000e0001", "日本"],
+    )
+    def test_its_command_can_be_pasted(self, value: str) -> None:
+        parked = item(canonical_key([value]), Phase.PARKED)
+
+        told = next_of(parked, snapshot(), NOW)
+
+        assert told.isprintable()
+        command = told.partition("until `")[2].rpartition("`, or")[0]
+        *named, key, option, namespace = shlex.split(command)
+        assert named == ["scannerjob", "retry", "pdf-pages"]
+        assert find_item(key, ledger(parked)) == parked
+        assert (option, namespace) == ("-n", "docs")
+
+    def test_its_command_leaves_out_the_default_namespace(self) -> None:
+        here = replace(snapshot(), ref=Ref("default", "pdf-pages"))
+
+        assert "pdf-pages '[7]'`" in next_of(item("[7]", Phase.PARKED), here, NOW)
 
     def test_of_one_that_does_not_get_on_is_why(self) -> None:
         stalled = condition("Stalled", "True", "JobsStuck", "no node has room")
