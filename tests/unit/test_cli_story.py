@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shlex
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
+import yaml
 
+from scannerjob.cli import story as stories
 from scannerjob.cli import summary
 from scannerjob.cli.keys import find_item
 from scannerjob.cli.preview import Preview, as_data, as_table, preview
-from scannerjob.cli.printing import brief, columns
-from scannerjob.cli.story import next_of, next_of_unknown
+from scannerjob.cli.printing import Output, brief, columns, emit
+from scannerjob.cli.story import Story, next_of, next_of_unknown
 from scannerjob.model.ledger import Item, Ledger, Phase, ledger_to_status
 from scannerjob.model.plan import INDEXED, PlanEstimate, PlanFinding
 from scannerjob.model.row import Presence, Row, Rows, canonical_key
@@ -229,6 +232,17 @@ class TestWhatIsNext:
         assert "DatabaseUnreachable: db:5432: refused" in said
 
 
+NASTY = "\x1b\x7f\x9b\u2028\u202e"
+
+
+class TestAStory:
+    def test_shows_nothing_that_a_terminal_obeys(self) -> None:
+        known = item(canonical_key([NASTY]), Phase.PARKED, reason=NASTY)
+        told = Story(snapshot(), spec(), known.key, known, "nothing", (NASTY,))
+
+        assert all(line.isprintable() for line in stories.as_table(told, NOW))
+
+
 class TestAStatus:
     def test_of_one_that_nobody_has_seen_says_so(self) -> None:
         new = Snapshot(REF, "uid", 1, {"concurrency": 2}, {}, "1")
@@ -257,6 +271,22 @@ class TestAStatus:
         bad = item("\x1b[2J", reason="\x1b]0;x\x07")
 
         assert "\x1b" not in "\n".join(summary.report(snapshot(ledger(bad)), NOW))
+
+
+@pytest.mark.parametrize(
+    ("output", "read"), [(Output.JSON, json.loads), (Output.YAML, yaml.safe_load)]
+)
+def test_what_is_for_programs_has_no_character_that_a_terminal_obeys(
+    output: Output, read: Callable[[str], Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = {"key": NASTY, "town": "日本"}
+
+    emit(output, data, list)
+
+    shown = capsys.readouterr().out
+    assert shown.isascii()
+    assert shown.replace("\n", "").isprintable()
+    assert read(shown) == data
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from scannerjob.cli.documents import DEFAULT_NAMESPACE
 from scannerjob.cli.printing import ago, brief, fields, styled
 from scannerjob.model.conditions import find
 from scannerjob.model.ledger import Item, Ledger, Phase, format_time
+from scannerjob.model.printable import printable
 from scannerjob.model.row import Presence
 from scannerjob.model.spec import ScannerJobSpec
 from scannerjob.ports import Ref, Snapshot
@@ -136,7 +137,7 @@ def as_data(story: Story) -> dict[str, Any]:
 def as_table(story: Story, now: datetime) -> Iterator[str]:
     """For a person."""
     item, spec = story.item, story.spec
-    yield styled(f"{story.snapshot.ref}: row {story.key}", bold=True)
+    yield styled(printable(f"{story.snapshot.ref}: row {story.key}"), bold=True)
     yield from fields(
         [
             ("phase", f"{item.phase} for {ago(item.since, now)}" if item else "not remembered"),
@@ -151,8 +152,6 @@ def as_table(story: Story, now: datetime) -> Iterator[str]:
 
 
 def _words(words: Sequence[str]) -> Iterator[str]:
-    from scannerjob.model.printable import printable
-
     if words:
         yield ""
         yield styled("its last words", bold=True)
