@@ -76,6 +76,15 @@ def fields(named: Iterable[tuple[str, object]]) -> Iterator[str]:
         yield f"{styled(name.ljust(width), bold=True)}{_GAP}{value}"
 
 
+def for_terminal(line: str) -> str:
+    """A line that others wrote, made printable if a person looks at it; its tabs are kept."""
+    if not is_terminal():
+        return line
+    from scannerjob.model.printable import printable
+
+    return "\t".join(map(printable, line.removesuffix("\r").split("\t")))
+
+
 def styled(text: str, **style: Any) -> str:
     """The text in bold or in a colour, if a person looks at it."""
     return typer.style(text, **style) if is_terminal() else text
