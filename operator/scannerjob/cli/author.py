@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -84,7 +85,7 @@ def preview(
         ran(preview_running(place, name, access, limit, output))
         return
     assert file is not None
-    ran(preview_documents(load([file], namespace or "default"), access, limit, output))
+    ran(preview_documents(place, partial(load, [file]), access, limit, output))
 
 
 def init(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ from uuid import uuid4
 
 from scannerjob.cli import preview as previews
 from scannerjob.cli import story as stories
-from scannerjob.cli.documents import Document
+from scannerjob.cli.documents import DEFAULT_NAMESPACE, Document
 from scannerjob.cli.keys import find_item, keys_meant
 from scannerjob.cli.places import Place, Where, opened
 from scannerjob.cli.printing import Output, emit, utc_now
@@ -48,10 +48,34 @@ async def preview_running(
 
 
 async def preview_documents(
-    documents: Sequence[Document], access: DatabaseAccess, limit: int, output: Output
+    where: Where,
+    load: Callable[[str], Sequence[Document]],
+    access: DatabaseAccess,
+    limit: int,
+    output: Output,
 ) -> None:
-    """Preview what a file would do, as if nothing had ever been launched."""
-    _emit(output, [await _preview(_new(each), access, None, limit) for each in documents])
+    """Preview what a file would do, as if nothing had ever been launched.
+
+    `load` gives its documents; it is told the namespace of those that name none.
+    """
+    async with _place_of_secrets(where, access) as place:
+        documents = load(place.namespace if place else where.namespace or DEFAULT_NAMESPACE)
+        _emit(output, [await _preview(_new(each), access, place, limit) for each in documents])
+
+
+@asynccontextmanager
+async def _place_of_secrets(where: Where, access: DatabaseAccess) -> AsyncIterator[Place | None]:
+    """The cluster, unless the options say that it has no Secret that is needed."""
+    if access.url_file or access.secrets or where.state:
+        yield None
+        return
+    async with AsyncExitStack() as stack:
+        try:
+            place = await stack.enter_async_context(opened(where))
+        except ConfigurationError as error:
+            told = f"{error}; or give --secrets DIR or --database-url-file FILE"
+            raise ConfigurationError(error.reason, told) from None
+        yield place
 
 
 def _new(document: Document) -> Snapshot:
