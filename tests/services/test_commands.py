@@ -238,7 +238,7 @@ def test_preview_tells_of_each_row_why_or_why_not(desk: Desk) -> None:
     assert told["plan"].keys() == {"finding", "message", "cost", "estimatedRows"}
     assert told["plan"]["finding"] == "Indexed"
     assert "the database expects: cost" in table
-    assert "0 of 4 rows shown would be launched now (more rows may match)" in table
+    assert "0 rows would be launched now; 4 rows are shown (more rows may match)" in table
 
 
 def test_preview_of_a_document_launches_nothing(desk: Desk) -> None:

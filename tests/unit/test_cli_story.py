@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+import json
+import shlex
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
+import yaml
 
+from scannerjob.cli import story as stories
 from scannerjob.cli import summary
+from scannerjob.cli.keys import find_item
 from scannerjob.cli.preview import Preview, as_data, as_table, preview
-from scannerjob.cli.printing import brief, columns
-from scannerjob.cli.story import next_of, next_of_unknown
+from scannerjob.cli.printing import Output, brief, columns, emit
+from scannerjob.cli.story import Story, next_of, next_of_unknown
 from scannerjob.model.ledger import Item, Ledger, Phase, ledger_to_status
 from scannerjob.model.plan import INDEXED, PlanEstimate, PlanFinding
-from scannerjob.model.row import Presence, Row, Rows
+from scannerjob.model.row import Presence, Row, Rows, canonical_key
 from scannerjob.model.spec import ScannerJobSpec
 from scannerjob.ports import Ref, Snapshot
 from tests.unit.cases import NOW, ago, item, later, ledger, rows, spec
@@ -115,6 +120,14 @@ class TestAPreview:
         assert list(why(seen)) == ["a", "b"]
         assert not seen.complete
 
+    def test_counts_what_would_be_launched_beyond_what_is_shown(self) -> None:
+        seen = previewed(rows("a", "b", "c"), limit=1, concurrency=3)
+
+        assert as_data(seen)["launch"] == 3
+        assert "3 rows would be launched now; 1 rows are shown (more rows may match)" in as_table(
+            seen
+        )
+
     def test_tells_what_else_is_worth_knowing(self) -> None:
         held = replace(rows("a"), problems=("row 3: its key is NULL",))
 
@@ -171,6 +184,27 @@ class TestWhatIsNext:
     def test_of_a_row_that_is_remembered(self, known: Item, told: str) -> None:
         assert told in next_of(known, snapshot(), NOW)
 
+    @pytest.mark.parametrize(
+        "value",
+        ["a b\nc", 'q"x', "c:\\d", "it's", "$HOME `x`", "\x9b2J\x7f\u202e", "\U000e0001", "日本"],
+    )
+    def test_its_command_can_be_pasted(self, value: str) -> None:
+        parked = item(canonical_key([value]), Phase.PARKED)
+
+        told = next_of(parked, snapshot(), NOW)
+
+        assert told.isprintable()
+        command = told.partition("until `")[2].rpartition("`, or")[0]
+        *named, key, option, namespace = shlex.split(command)
+        assert named == ["scannerjob", "retry", "pdf-pages"]
+        assert find_item(key, ledger(parked)) == parked
+        assert (option, namespace) == ("-n", "docs")
+
+    def test_its_command_leaves_out_the_default_namespace(self) -> None:
+        here = replace(snapshot(), ref=Ref("default", "pdf-pages"))
+
+        assert "pdf-pages '[7]'`" in next_of(item("[7]", Phase.PARKED), here, NOW)
+
     def test_of_one_that_does_not_get_on_is_why(self) -> None:
         stalled = condition("Stalled", "True", "JobsStuck", "no node has room")
 
@@ -196,6 +230,17 @@ class TestWhatIsNext:
         said = next_of_unknown(Presence.PRESENT, snapshot(ledger(), away), spec(), ledger())
 
         assert "DatabaseUnreachable: db:5432: refused" in said
+
+
+NASTY = "\x1b\x7f\x9b\u2028\u202e"
+
+
+class TestAStory:
+    def test_shows_nothing_that_a_terminal_obeys(self) -> None:
+        known = item(canonical_key([NASTY]), Phase.PARKED, reason=NASTY)
+        told = Story(snapshot(), spec(), known.key, known, "nothing", (NASTY,))
+
+        assert all(line.isprintable() for line in stories.as_table(told, NOW))
 
 
 class TestAStatus:
@@ -226,6 +271,22 @@ class TestAStatus:
         bad = item("\x1b[2J", reason="\x1b]0;x\x07")
 
         assert "\x1b" not in "\n".join(summary.report(snapshot(ledger(bad)), NOW))
+
+
+@pytest.mark.parametrize(
+    ("output", "read"), [(Output.JSON, json.loads), (Output.YAML, yaml.safe_load)]
+)
+def test_what_is_for_programs_has_no_character_that_a_terminal_obeys(
+    output: Output, read: Callable[[str], Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = {"key": NASTY, "town": "日本"}
+
+    emit(output, data, list)
+
+    shown = capsys.readouterr().out
+    assert shown.isascii()
+    assert shown.replace("\n", "").isprintable()
+    assert read(shown) == data
 
 
 @pytest.mark.parametrize(

@@ -245,11 +245,29 @@ def test_a_password_where_a_long_message_is_cut_is_not_shown_in_part() -> None:
     [
         ("no postgresql://u:s3@cr/t@db/app here", "no postgresql://***@db/app here"),
         ("postgresql:/u:s3cr3t@db/app: cannot be read", "postgresql:/***@db/app: cannot be read"),
-        ("mail a:b@c, see https://db.example/x", "mail a:b@c, see https://db.example/x"),
+        ("at 'postgresql://u:s3 cr 3t@db/app'", "at 'postgresql://***@db/app'"),
+        ("redis://:s3 cr3t@h/0, not redis://:b@h", "redis://***@h/0, not redis://***@h"),
+        ("http://h:s see amqp://u:s3cr3t@h", "http://h:s see amqp://***@h"),
     ],
 )
 def test_urls_in_what_others_wrote_show_no_userinfo(said: str, shown: str) -> None:
     assert without_userinfo(said) == shown
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "mail a:b@c, see https://db.example/x",
+        "https://db.example:5432 timed out: ask ops@db.example",
+        "https://db.example:5432/x timed out: ask ops@db.example",
+        "https://db.example: timed out: ask ops@db.example",
+        "https://[::1]:5432/ timed out: ask ops@db.example",
+        "C:/app/tasks.py:12: ask ops@db.example",
+        "https://a:b\nops@db.example",
+    ],
+)
+def test_what_others_wrote_is_shown_where_it_is_no_userinfo(said: str) -> None:
+    assert without_userinfo(said) == said
 
 
 def test_a_url_without_a_user_masks_nothing() -> None:

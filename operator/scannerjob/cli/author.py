@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -77,15 +78,14 @@ def preview(
     if (name is None) == (file is None):
         refuse(["expected either NAME or --file"])
     place = where(namespace, state, context, kubeconfig)
-    from scannerjob.cli.looking import DatabaseAccess, preview_document, preview_running
+    from scannerjob.cli.looking import DatabaseAccess, preview_documents, preview_running
 
     access = DatabaseAccess(database_url_file, secrets)
     if name is not None:
         ran(preview_running(place, name, access, limit, output))
         return
     assert file is not None
-    for document in load([file], namespace or "default"):
-        ran(preview_document(document, access, limit, output))
+    ran(preview_documents(place, partial(load, [file]), access, limit, output))
 
 
 def init(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ from uuid import uuid4
 
 from scannerjob.cli import preview as previews
 from scannerjob.cli import story as stories
-from scannerjob.cli.documents import Document
+from scannerjob.cli.documents import DEFAULT_NAMESPACE, Document
 from scannerjob.cli.keys import find_item, keys_meant
 from scannerjob.cli.places import Place, Where, opened
 from scannerjob.cli.printing import Output, emit, utc_now
@@ -44,25 +44,56 @@ async def preview_running(
 ) -> None:
     """Preview a ScannerJob with the ledger that it has."""
     async with opened(where) as place:
-        await _preview(await place.find(name), access, place, limit, output)
+        _emit(output, [await _preview(await place.find(name), access, place, limit)])
 
 
-async def preview_document(
-    document: Document, access: DatabaseAccess, limit: int, output: Output
+async def preview_documents(
+    where: Where,
+    load: Callable[[str], Sequence[Document]],
+    access: DatabaseAccess,
+    limit: int,
+    output: Output,
 ) -> None:
-    """Preview what a file would do, as if nothing had ever been launched."""
-    ref, spec = document.ref, document.body["spec"]
-    new = Snapshot(ref, str(uuid4()), 1, spec, {}, "1")
-    await _preview(new, access, None, limit, output)
+    """Preview what a file would do, as if nothing had ever been launched.
+
+    `load` gives its documents; it is told the namespace of those that name none.
+    """
+    async with _place_of_secrets(where, access) as place:
+        documents = load(place.namespace if place else where.namespace or DEFAULT_NAMESPACE)
+        _emit(output, [await _preview(_new(each), access, place, limit) for each in documents])
+
+
+@asynccontextmanager
+async def _place_of_secrets(where: Where, access: DatabaseAccess) -> AsyncIterator[Place | None]:
+    """The cluster, unless the options say that it has no Secret that is needed."""
+    if access.url_file or access.secrets or where.state:
+        yield None
+        return
+    async with AsyncExitStack() as stack:
+        try:
+            place = await stack.enter_async_context(opened(where))
+        except ConfigurationError as error:
+            told = f"{error}; or give --secrets DIR or --database-url-file FILE"
+            raise ConfigurationError(error.reason, told) from None
+        yield place
+
+
+def _new(document: Document) -> Snapshot:
+    return Snapshot(document.ref, str(uuid4()), 1, document.body["spec"], {}, "1")
 
 
 async def _preview(
-    snapshot: Snapshot, access: DatabaseAccess, place: Place | None, limit: int, output: Output
-) -> None:
+    snapshot: Snapshot, access: DatabaseAccess, place: Place | None, limit: int
+) -> previews.Preview:
     spec = parse_spec(snapshot.spec)
     async with _source(snapshot, spec, access, place) as source:
-        told = await previews.preview(source, spec, snapshot, limit, utc_now())
-    emit(output, previews.as_data(told), lambda: previews.as_table(told))
+        return await previews.preview(source, spec, snapshot, limit, utc_now())
+
+
+def _emit(output: Output, told: Sequence[previews.Preview]) -> None:
+    """For programs one object; a list of them where a file holds several documents."""
+    data = [previews.as_data(each) for each in told]
+    emit(output, data[0] if len(data) == 1 else data, lambda: previews.as_tables(told))
 
 
 async def tell(where: Where, name: str, key: str, access: DatabaseAccess, output: Output) -> None:

@@ -10,7 +10,7 @@ import typer
 
 from scannerjob.cli.completion import names
 from scannerjob.cli.exits import Exit, leave, reaching, refuse
-from scannerjob.cli.printing import Output
+from scannerjob.cli.printing import Output, for_terminal
 
 if TYPE_CHECKING:
     from scannerjob.cli.places import Place, Where
@@ -331,7 +331,7 @@ async def _logs(
         async for line in log_lines(
             there.api, pod, container or names[0], follow=follow, tail=tail
         ):
-            typer.echo(line)
+            typer.echo(for_terminal(line))
 
 
 COMMANDS = (status, explain, retry, scan, suspend, resume, drain, logs)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from codecs import getincrementaldecoder
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any
 
 from kubernetes.aio.client import ApiClient
@@ -13,6 +15,9 @@ from scannerjob.targets.job.api import JobsApi
 from scannerjob.targets.job.names import KEY, LAUNCH, NAME, SCANNERJOB, label_value
 
 _LAST_LINES = 10
+# In characters. A longer line is given in pieces; of those that are shown beside others, the end.
+_LONGEST_LINE = 65536
+_LONGEST_WORDS = 2048
 
 Document = Mapping[str, Any]
 
@@ -37,7 +42,7 @@ def _annotation(job: Document, name: str) -> str | None:
 async def log_lines(
     api: ApiClient, pod: Document, container: str, *, follow: bool = False, tail: int | None = None
 ) -> AsyncIterator[str]:
-    """The log of one container, line by line."""
+    """The log of one container, line by line; in pieces what has no end, as of a progress bar."""
     namespace, name = pod["metadata"]["namespace"], pod["metadata"]["name"]
     query = {"container": container}
     query |= {"follow": "true"} if follow else {}
@@ -45,8 +50,23 @@ async def log_lines(
     path = f"namespaces/{namespace}/pods/{name}/log"
     with asking(f"read the log of pod {namespace}/{name}"):
         async with open_core(api, path, **query) as content:
-            async for line in content:
-                yield line.decode(errors="replace").rstrip("\n")
+            async for line in lines_of(content.iter_any()):
+                yield line
+
+
+async def lines_of(chunks: AsyncIterable[bytes]) -> AsyncIterator[str]:
+    """The text that comes in these chunks, line by line; a very long line in pieces."""
+    decoder, rest = getincrementaldecoder("utf-8")("replace"), ""
+    async for chunk in chunks:
+        *lines, rest = (rest + decoder.decode(chunk)).split("\n")
+        for line in lines:
+            yield line
+        while len(rest) > _LONGEST_LINE:
+            yield rest[:_LONGEST_LINE]
+            rest = rest[_LONGEST_LINE:]
+    rest += decoder.decode(b"", final=True)
+    if rest:
+        yield rest
 
 
 def containers(pod: Document) -> list[str]:
@@ -72,7 +92,15 @@ async def last_words(api: ApiClient, pods: Sequence[Document]) -> list[str]:
     words += endings(pod)
     for container in containers(pod):
         try:
-            words += [line async for line in log_lines(api, pod, container, tail=_LAST_LINES)]
+            words += await _last_lines(log_lines(api, pod, container, tail=_LAST_LINES))
         except PortError as error:
             words.append(f"no log: {error}")
     return words
+
+
+async def _last_lines(lines: AsyncIterator[str]) -> list[str]:
+    """As many as are asked for, however many pieces come."""
+    kept: deque[str] = deque(maxlen=_LAST_LINES)
+    async for line in lines:
+        kept.append(line[-_LONGEST_WORDS:])
+    return list(kept)

@@ -15,7 +15,7 @@ from scannerjob.model.plan import PlanEstimate, PlanFinding
 from scannerjob.model.reading import rows_to_read
 from scannerjob.model.row import Row, Rows
 from scannerjob.model.spec import ScannerJobSpec
-from scannerjob.ports import RowSource, Snapshot
+from scannerjob.ports import Ref, RowSource, Snapshot
 
 # Nothing is asked about launches: so none is taken to have ended.
 _SILENT = TargetTraits(tells_outcomes=True, resend_within=None)
@@ -41,8 +41,13 @@ class RowVerdict:
 
 @dataclass(frozen=True)
 class Preview:
-    """What one look told: the rows in the query's order, the first `limit` of them."""
+    """What one look told: the rows in the query's order, the first `limit` of them.
 
+    `launched` counts all rows that would be launched now, be they among these or not.
+    """
+
+    ref: Ref
+    launched: int
     verdicts: tuple[RowVerdict, ...]
     complete: bool
     holds: tuple[Hold, ...]
@@ -50,11 +55,6 @@ class Preview:
     warnings: tuple[str, ...]
     plan: PlanFinding | None
     estimate: PlanEstimate
-
-    @property
-    def launched(self) -> int:
-        """How many rows would be launched now."""
-        return sum(verdict.launch for verdict in self.verdicts)
 
 
 async def preview(
@@ -69,6 +69,8 @@ async def preview(
     decision = _decision(source, spec, ledger, rows, now)
     verdicts = [_verdict(row, spec, ledger, decision, now) for row in rows.rows]
     return Preview(
+        snapshot.ref,
+        sum(verdict.launch for verdict in verdicts),
         tuple(verdicts[:limit]),
         rows.complete and len(verdicts) <= limit,
         (*decision.holds, *decision.brakes),
@@ -132,6 +134,8 @@ def why_not_new(spec: ScannerJobSpec, decision: Decision) -> str:
 def as_data(preview: Preview) -> dict[str, Any]:
     """For programs."""
     return {
+        "namespace": preview.ref.namespace,
+        "name": preview.ref.name,
         "launch": preview.launched,
         "complete": preview.complete,
         "rows": [
@@ -169,11 +173,24 @@ def as_table(preview: Preview) -> Iterator[str]:
     yield from columns(("ROW", "LAUNCH", "WHY", "VALUES"), map(_cells, preview.verdicts))
     yield ""
     more = "" if preview.complete else " (more rows may match)"
-    yield f"{preview.launched} of {len(preview.verdicts)} rows shown would be launched now{more}"
+    shown = f"{len(preview.verdicts)} rows are shown{more}"
+    yield f"{preview.launched} rows would be launched now; {shown}"
     yield from _notes("held", [f"{hold.reason}: {hold.message}" for hold in preview.holds])
     yield from _notes("held back", preview.problems)
     yield from _notes("warning", preview.warnings)
     yield from _plan_notes(preview)
+
+
+def as_tables(previews: Sequence[Preview]) -> Iterator[str]:
+    """For a person: of several, each under its name."""
+    if len(previews) == 1:
+        yield from as_table(previews[0])
+        return
+    for number, each in enumerate(previews):
+        if number:
+            yield ""
+        yield styled(str(each.ref), bold=True)
+        yield from as_table(each)
 
 
 def _plan_notes(preview: Preview) -> Iterator[str]:

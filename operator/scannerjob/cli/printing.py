@@ -24,14 +24,18 @@ class Output(StrEnum):
 
 
 def emit(output: Output, data: Any, table: Callable[[], Iterable[str]]) -> None:
-    """Print `data` for a program, or the lines of the table for a person."""
+    """Print `data` for a program, or the lines of the table for a person.
+
+    A person may look at what is for programs as well: all that is not ASCII is escaped there.
+    """
     match output:
         case Output.JSON:
-            print(json.dumps(data, indent=2, ensure_ascii=False))
+            # JSON takes DEL for a letter.
+            print(json.dumps(data, indent=2).replace("\x7f", r"\u007f"))
         case Output.YAML:
             import yaml
 
-            print(yaml.safe_dump(data, sort_keys=False, allow_unicode=True), end="")
+            print(yaml.safe_dump(data, sort_keys=False, allow_unicode=False), end="")
         case Output.TABLE:
             for line in table():
                 print(line)
@@ -70,6 +74,15 @@ def fields(named: Iterable[tuple[str, object]]) -> Iterator[str]:
     width = max((len(name) for name, _ in shown), default=0)
     for name, value in shown:
         yield f"{styled(name.ljust(width), bold=True)}{_GAP}{value}"
+
+
+def for_terminal(line: str) -> str:
+    """A line that others wrote, made printable if a person looks at it; its tabs are kept."""
+    if not is_terminal():
+        return line
+    from scannerjob.model.printable import printable
+
+    return "\t".join(map(printable, line.removesuffix("\r").split("\t")))
 
 
 def styled(text: str, **style: Any) -> str:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from scannerjob.cli.documents import DEFAULT_NAMESPACE
 from scannerjob.cli.printing import ago, brief, fields, styled
 from scannerjob.model.conditions import find
 from scannerjob.model.ledger import Item, Ledger, Phase, format_time
+from scannerjob.model.printable import printable
 from scannerjob.model.row import Presence
 from scannerjob.model.spec import ScannerJobSpec
-from scannerjob.ports import Snapshot
+from scannerjob.ports import Ref, Snapshot
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,7 @@ class Story:
 
 def next_of(item: Item, snapshot: Snapshot, now: datetime) -> str:
     """What becomes of a row that is remembered."""
-    name, stalled = snapshot.ref.name, find(snapshot.status, "Stalled")
+    stalled = find(snapshot.status, "Stalled")
     match item.phase:
         case Phase.CLAIMED:
             return "it is being sent; whether it arrived is not known yet"
@@ -56,9 +60,25 @@ def next_of(item: Item, snapshot: Snapshot, now: datetime) -> str:
             return f"forgotten in {_left(item, now)}, if its row has left the query by then"
         case Phase.PARKED:
             return (
-                f"nothing, until `scannerjob retry {name} {item.key!r}`, or until its row leaves "
-                "the query and comes back"
+                f"nothing, until `{_retry(snapshot.ref, item.key)}`, or until its row leaves the "
+                "query and comes back"
             )
+
+
+def _retry(ref: Ref, key: str) -> str:
+    """The command, as it can be pasted into a shell."""
+    namespace = "" if ref.namespace == DEFAULT_NAMESPACE else f" -n {ref.namespace}"
+    return f"scannerjob retry {ref.name} {shlex.quote(_visible(key))}{namespace}"
+
+
+def _visible(key: str) -> str:
+    """The same key with JSON's escapes for what is not printable, which a terminal leaves alone."""
+    return "".join(each if each.isprintable() else _escape(each) for each in key)
+
+
+def _escape(character: str) -> str:
+    units = character.encode("utf-16-be", "surrogatepass").hex()
+    return re.sub("....", r"\\u\g<0>", units)
 
 
 def next_of_unknown(
@@ -117,7 +137,7 @@ def as_data(story: Story) -> dict[str, Any]:
 def as_table(story: Story, now: datetime) -> Iterator[str]:
     """For a person."""
     item, spec = story.item, story.spec
-    yield styled(f"{story.snapshot.ref}: row {story.key}", bold=True)
+    yield styled(printable(f"{story.snapshot.ref}: row {story.key}"), bold=True)
     yield from fields(
         [
             ("phase", f"{item.phase} for {ago(item.since, now)}" if item else "not remembered"),
@@ -132,8 +152,6 @@ def as_table(story: Story, now: datetime) -> Iterator[str]:
 
 
 def _words(words: Sequence[str]) -> Iterator[str]:
-    from scannerjob.model.printable import printable
-
     if words:
         yield ""
         yield styled("its last words", bold=True)

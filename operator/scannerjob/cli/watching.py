@@ -10,6 +10,7 @@ from typing import Any
 from scannerjob.cli.places import Place, Where, opened
 from scannerjob.cli.printing import Output, emit, is_terminal, utc_now
 from scannerjob.cli.summary import details, overview, report, summary
+from scannerjob.model.printable import printable
 from scannerjob.model.spec import KIND
 from scannerjob.ports import Snapshot, UnknownOutcomeError
 
@@ -42,7 +43,7 @@ async def _watch(place: Place, name: str | None, *, everywhere: bool) -> None:
             try:
                 found = await _found(place, name, everywhere=everywhere)
             except UnknownOutcomeError as error:
-                problem = f"\n\nnot up to date: {error}"
+                problem = f"\n\nnot up to date: {printable(str(error))}"
             text = "\n".join(_lines(place, found, name, everywhere=everywhere)) + problem
             if is_terminal():
                 live.update(Text.from_ansi(text), refresh=True)

@@ -7,6 +7,15 @@ from __future__ import annotations
 
 import re
 
+# What follows `scheme:/`; with blanks in it only after `user:`, where no port and no blank is next.
+_USERINFO = re.compile(
+    r"""(?<=\w:/) (/?) (?:
+        \S*@
+        | [^\s/@:\[]* : (?! \s | \d+ (?:[/?\#\s]|$) ) (?: (?!://) [^@\n] ){1,256} @
+    )""",
+    re.VERBOSE,
+)
+
 
 def printable(text: str) -> str:
     """The text in one line, with an escape for what is not printable or is not seen.
@@ -22,9 +31,10 @@ def printable(text: str) -> str:
 def without_userinfo(said: str) -> str:
     """What somebody else wrote, without user and password of any URL in it.
 
-    A URL that was taken for a path has lost one of its slashes.
+    A URL that was taken for a path has lost one of its slashes. A blank, which no URL has, does not
+    end a password that nobody can take for a port or for prose.
     """
-    return re.sub(r"(?<=\w:/)(/?)\S*@", r"\1***@", said)
+    return _USERINFO.sub(r"\1***@", said)
 
 
 def _escape(character: str) -> str:
