@@ -151,6 +151,7 @@ async def _retry(place: Where, name: str, key: str | None, seconds: float) -> No
     from scannerjob.cli.keys import find_item
     from scannerjob.cli.places import opened
     from scannerjob.model.ledger import Phase, ledger_from_status
+    from scannerjob.model.printable import printable
     from scannerjob.model.requests import ALL_PARKED, RETRY
 
     async with opened(place) as there:
@@ -168,7 +169,7 @@ async def _retry(place: Where, name: str, key: str | None, seconds: float) -> No
                 leave(Exit.NO, f"{snapshot.ref}: nothing is remembered of row {key}: see explain")
             if item.phase not in (Phase.WAITING, Phase.PARKED):
                 leave(Exit.NO, f"{snapshot.ref}: row {item.key} is {item.phase}: see explain")
-            wanted, told = item.key, f"row {item.key}"
+            wanted, told = item.key, f"row {printable(item.key)}"
         await _asked(there, snapshot, RETRY, seconds, suffix=f" {wanted}")
         soon = "once it is resumed" if snapshot.spec.get("suspend") else "as soon as a slot is free"
         typer.echo(f"{snapshot.ref}: {told} will be launched {soon}")
