@@ -61,6 +61,9 @@ def test_a_mistyped_command_gets_a_suggestion() -> None:
         (["status", "--state", "postgresql://app:canary-7f3a91@h/x?bad=1"], "--state"),
         (["init", "pages"], "--database, --query, --task or --image"),
         (["init", "pages", "--task", "a", "--image", "b"], "--task: not together with --image"),
+        (["init", "pages", "--image", "b", "--guard", "a/b"], "--guard: not together with"),
+        (["init", "pages", "--image", "b", "--broker", "a/b"], "--broker: not together with"),
+        (["init", "pages", "--task", "a", "--command", "[b]"], "--command: not together with"),
         (["init", "pages", "--output", "."], "--output: . exists"),
         (
             ["init", "pages", "--query", "SELECT 1", "--database", "a/b", "--task", "t"],
