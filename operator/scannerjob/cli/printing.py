@@ -27,11 +27,11 @@ def emit(output: Output, data: Any, table: Callable[[], Iterable[str]]) -> None:
     """Print `data` for a program, or the lines of the table for a person."""
     match output:
         case Output.JSON:
-            print(json.dumps(data, indent=2, ensure_ascii=False))
+            print(json.dumps(data, indent=2, ensure_ascii=not _knows_all_letters()))
         case Output.YAML:
             import yaml
 
-            print(yaml.safe_dump(data, sort_keys=False, allow_unicode=True), end="")
+            print(yaml.safe_dump(data, sort_keys=False, allow_unicode=_knows_all_letters()), end="")
         case Output.TABLE:
             for line in table():
                 print(line)
@@ -79,7 +79,11 @@ def styled(text: str, **style: Any) -> str:
 
 def is_terminal() -> bool:
     """Whether somebody looks at what is printed."""
-    return sys.stdout.isatty()
+    return sys.stdout is not None and sys.stdout.isatty()
+
+
+def _knows_all_letters() -> bool:
+    return sys.stdout is None or (sys.stdout.encoding or "utf-8").lower().startswith("utf")
 
 
 def ago(moment: datetime | None, now: datetime) -> str:
