@@ -63,9 +63,9 @@ class Kubeconfig:
         if self._is_ours and _OWN_NAMESPACE.exists():
             return _OWN_NAMESPACE.read_text().strip()
         with self._usable():
-            contexts, current = list_kube_config_contexts(self._path)  # type: ignore[no-untyped-call]
-        named = [each for each in contexts if each["name"] == self.context] or [current]
-        return str(named[0]["context"].get("namespace") or "default")
+            contexts, current = list_kube_config_contexts(self._found())  # type: ignore[no-untyped-call]
+            named = [each for each in contexts if each["name"] == self.context] or [current]
+            return str(named[0]["context"].get("namespace") or "default")
 
     async def load(self, configuration: Configuration) -> None:
         """Put it into this configuration. Raises ConfigurationError where it cannot be used."""
@@ -77,25 +77,35 @@ class Kubeconfig:
                 pass
         with self._usable():
             await load_kube_config(  # type: ignore[no-untyped-call]
-                self._path, context=self.context, client_configuration=configuration
+                self._found(), context=self.context, client_configuration=configuration
             )
 
     @property
     def _is_ours(self) -> bool:
         return self.file is None and self.context is None
 
-    @property
-    def _path(self) -> str | None:
-        return self.file or os.environ.get("KUBECONFIG")
+    def _found(self) -> str:
+        """The path, or several: where none of them is there, the library logs that too."""
+        path = self.file or os.environ.get("KUBECONFIG") or "~/.kube/config"
+        if not any(Path(each).expanduser().exists() for each in path.split(os.pathsep) if each):
+            raise ConfigException(f"{path} does not exist")
+        return path
 
     @contextmanager
     def _usable(self) -> Iterator[None]:
         try:
             yield
-        except (ConfigException, OSError, yaml.YAMLError) as error:
-            raise ConfigurationError(
-                "NoCluster", f"not in a cluster, and no usable kubeconfig: {error}; set KUBECONFIG"
-            ) from None
+        except (ConfigException, OSError) as error:
+            raise _no_cluster(str(error)) from None
+        except (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, RuntimeError):
+            # The library takes for granted that it reads what kubectl wrote.
+            raise _no_cluster("its content is not that of a kubeconfig") from None
+
+
+def _no_cluster(why: str) -> ConfigurationError:
+    return ConfigurationError(
+        "NoCluster", f"not in a cluster, and no usable kubeconfig: {why}; set KUBECONFIG"
+    )
 
 
 async def connect(kubeconfig: Kubeconfig = Kubeconfig()) -> ApiClient:

@@ -13,7 +13,7 @@ from aiohttp.client_reqrep import ConnectionKey
 from kubernetes.aio.client import ApiException
 
 from scannerjob import apiserver
-from scannerjob.apiserver import asking
+from scannerjob.apiserver import Kubeconfig, asking
 from scannerjob.ports import (
     ConfigurationError,
     PortError,
@@ -101,6 +101,29 @@ def test_without_cluster_and_kubeconfig_the_remedy_is_named(
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
     with pytest.raises(ConfigurationError, match="KUBECONFIG"):
         asyncio.run(apiserver.connect())
+
+
+def test_a_kubeconfig_that_is_not_there_is_told_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(ConfigurationError, match="none does not exist; set KUBECONFIG"):
+        Kubeconfig(str(tmp_path / "none")).namespace()
+
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"\x80\xff", b"\x00", b"", b"text", b"- a", b"{}", b"clusters: 3", b"a: [", b"[" * 2000],
+)
+def test_a_file_that_is_no_kubeconfig_is_refused(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "config"
+    file.write_bytes(content)
+
+    with pytest.raises(ConfigurationError, match="no usable kubeconfig"):
+        Kubeconfig(str(file)).namespace()
+    with pytest.raises(ConfigurationError, match="no usable kubeconfig"):
+        asyncio.run(apiserver.connect(Kubeconfig(str(file))))
 
 
 KEY = ConnectionKey("db", 443, True, True, None, None, None)

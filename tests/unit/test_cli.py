@@ -1,12 +1,17 @@
 """The command line as a process: what it refuses, how it says so, and how fast it answers."""
 
+import io
+import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
+from scannerjob.cli.printing import Output, emit
 from tests.unit.test_cli_documents import GOOD
 
 COMMANDS = (
@@ -61,6 +66,9 @@ def test_a_mistyped_command_gets_a_suggestion() -> None:
         (["status", "--state", "postgresql://app:canary-7f3a91@h/x?bad=1"], "--state"),
         (["init", "pages"], "--database, --query, --task or --image"),
         (["init", "pages", "--task", "a", "--image", "b"], "--task: not together with --image"),
+        (["init", "pages", "--image", "b", "--guard", "a/b"], "--guard: not together with"),
+        (["init", "pages", "--image", "b", "--broker", "a/b"], "--broker: not together with"),
+        (["init", "pages", "--task", "a", "--command", "[b]"], "--command: not together with"),
         (["init", "pages", "--output", "."], "--output: . exists"),
         (
             ["init", "pages", "--query", "SELECT 1", "--database", "a/b", "--task", "t"],
@@ -77,6 +85,52 @@ def test_what_cannot_be_meant_is_refused_in_a_line(
     assert "canary" not in done.stderr
     assert "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "said"),
+    [
+        ("init a $JOB --output none/x.yaml", 2, "none/x.yaml: No such file or directory"),
+        ("init a $JOB --query $'\\xff'", 2, "query: expected text in UTF-8, not '\\udcff'"),
+        ("explain $'\\xff' 1 --kubeconfig none", 2, "none does not exist; set KUBECONFIG"),
+        ("version >/dev/full", 2, ": No space left on device"),
+        ("validate jobs.yaml >/dev/full", 2, ": No space left on device"),
+        ("validate jobs.yaml >&-", 0, ""),
+        ("validate jobs.yaml | true; exit ${PIPESTATUS[0]}", None, ""),
+        ("init a $JOB --query ä | cat; exit ${PIPESTATUS[0]}", 0, ""),
+        ("status --kubeconfig jobs.yaml", 2, "no usable kubeconfig"),
+    ],
+)
+def test_what_goes_wrong_around_a_command_is_a_line(
+    line: str, code: int | None, said: str, tmp_path: Path
+) -> None:
+    (tmp_path / "jobs.yaml").write_text(GOOD)
+    job = "--query SELECT --database a/b --image c"
+    program = f"{sys.executable} -m scannerjob"
+    done = subprocess.run(
+        ["bash", "-c", f"JOB='{job}'; {program} {line}"],
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=60,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+    )
+    assert code in (None, done.returncode), done.stderr
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) == bool(said)
+
+
+@pytest.mark.parametrize(("output", "read"), [("json", json.loads), ("yaml", yaml.safe_load)])
+def test_what_programs_read_is_whole_in_every_encoding(
+    output: str, read: Callable[[str], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    printed = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(printed, "ascii", write_through=True))
+
+    emit(Output(output), {"key": "ä"}, list)
+
+    assert read(printed.getvalue().decode()) == {"key": "ä"}
 
 
 def test_a_document_of_init_is_valid(tmp_path: Path) -> None:
@@ -103,6 +157,21 @@ def test_kubectl_is_told_how_a_word_goes_on(words: list[str], expected: list[str
         [sys.executable, "-c", program], check=True, capture_output=True, text=True
     )
     assert done.stdout.split() == [*expected, ":4"]
+
+
+def test_completion_says_nothing_where_no_cluster_is(tmp_path: Path) -> None:
+    program = (
+        "import sys; sys.argv[1:] = ['status', '']\n"
+        "from scannerjob.cli.completion import complete_for_kubectl as c; c()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        check=True,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "KUBECONFIG": str(tmp_path / "none")},
+    )
+    assert (done.stdout.split(), done.stderr) == ([":4"], "")
 
 
 @pytest.mark.parametrize(

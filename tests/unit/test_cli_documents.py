@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from scannerjob.cli.documents import DocumentError, load_documents
+from scannerjob.cli.documents import DocumentError, load_documents, problems_of
 
 GOOD = """\
 apiVersion: scannerjob.dev/v1alpha1
@@ -75,6 +75,18 @@ def test_what_kubectl_prints_is_accepted(tmp_path: Path) -> None:
         ("spec:", "specs:", "4: specs: unknown field; did you mean spec?"),
         ("interval: 30s", "interval: [", "9: not YAML: while parsing a flow sequence from line 7"),
         ("interval: 30s", "interval: !!python/name:os.system x", "7: not YAML: "),
+        ("interval: 30s", "interval: !!int abc", "7: not YAML: abc cannot be read as int; quote"),
+        ("interval: 30s", "interval: !!timestamp x", "7: not YAML: x cannot be read as timestamp"),
+        ("interval: 30s", "interval: !!bool maybe", "7: not YAML: maybe cannot be read as bool"),
+        ("interval: 30s", f"interval: 1{'0' * 5000}", "7: not YAML: 1000"),
+        ("interval: 30s", f"interval: 0x{'f' * 5000}", "7: not YAML: 0xff"),
+        ("interval: 30s", "? [a, b]\n  : 1", "7: not YAML: while constructing a mapping"),
+        ("interval: 30s", "interval: &a [*a, *a]", "7: not YAML: nested more than 100 deep, or an"),
+        ("interval: 30s", f"interval: {'[' * 150 + ']' * 150}", "7: not YAML: nested more than"),
+        ("pdf-pages}", "x, labels: {d: 2024-02-30}}", "3: not YAML: 2024-02-30 cannot be read as"),
+        ("pdf-pages}", "x, labels: {d: 2024-02-29}}", "3: metadata.labels.d: expected a text"),
+        ("pdf-pages}", "x, labels: {1: a}}", "3: metadata.labels.1: expected a text: quote it"),
+        ("pdf-pages}", "x, annotations: text}", "3: metadata.annotations: expected a mapping of"),
     ],
 )
 def test_a_problem_names_line_and_field(
@@ -83,6 +95,27 @@ def test_a_problem_names_line_and_field(
     assert before in GOOD
     found = _problems(tmp_path, GOOD.replace(before, after, 1))
     assert any(each.startswith(problem) for each in found), found
+
+
+def test_an_alias_that_stands_for_billions_of_values_is_not_expanded(tmp_path: Path) -> None:
+    levels = [f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 9)}]" for n in range(1, 10)]
+    bomb = "\n".join(["l0: &l0 x", *levels])
+
+    assert _problems(tmp_path, bomb) == [
+        "1: not YAML: more than 100000 values, with each alias in full"
+    ]
+
+
+def test_a_key_that_an_alias_repeats_is_told_once(tmp_path: Path) -> None:
+    told = _problems(tmp_path, f"{GOOD}status: [&a {{b: 1, b: 2}}, *a]\n")
+
+    assert told == ["11: b: given twice, first on line 11"]
+
+
+def test_a_text_that_is_in_no_file_is_checked_too() -> None:
+    assert problems_of(GOOD) == []
+    assert problems_of(GOOD.replace("pdf-pages", "PDF"))[0].startswith("metadata.name: expected")
+    assert problems_of("a: \x07") == ["not YAML: expected text in UTF-8"]
 
 
 def test_no_target_at_all(tmp_path: Path) -> None:

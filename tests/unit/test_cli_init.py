@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -52,6 +53,34 @@ def test_for_jobs() -> None:
     assert "celery" not in made
 
 
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        ("['python', -m, \"app:main\"]", ["python", "-m", "app:main"]),
+        ("- a b\n- '5'", ["a b", "5"]),
+    ],
+)
+def test_a_command_is_a_list_of_texts(command: str, expected: list[str]) -> None:
+    made = spec(replace(JOB, command=command))["job"]["template"]["spec"]["template"]["spec"]
+
+    assert made["containers"][0]["command"] == expected
+
+
+@pytest.mark.parametrize("command", ["python -m app", "[sleep, 5]", "[a", "{a: b}", "[[a]]", "[]"])
+def test_what_is_no_list_of_texts_is_no_command(command: str) -> None:
+    with pytest.raises(DocumentError, match="--command: expected a YAML list of texts"):
+        document(replace(JOB, command=command))
+
+
+@pytest.mark.parametrize(
+    "inside", ["a\u2028b", "a\x85b", "a\rb", "a\tb", "a\x07b", "a\n\n b", "😀"]
+)
+def test_a_query_is_not_changed(inside: str) -> None:
+    query = f"SELECT id FROM pdf WHERE title <> '{inside}'"
+
+    assert spec(replace(CELERY, query=query))["query"].strip() == query
+
+
 def test_each_field_has_a_comment() -> None:
     lines = document(CELERY).splitlines()
     for field in ("interval", "concurrency", "retry"):
@@ -66,6 +95,9 @@ def test_each_field_has_a_comment() -> None:
         ({"interval": "soon"}, "spec.interval"),
         ({"concurrency": -1}, "spec.concurrency"),
         ({"database": "app db/url"}, "spec.database.urlSecretRef.name"),
+        ({"name": "../sub/x"}, "metadata.name"),
+        ({"name": "x" * 300}, "metadata.name"),
+        ({"query": "SELECT '\udcff'"}, "query: expected text in UTF-8"),
     ],
 )
 def test_what_cannot_be_used_is_named_without_a_file(change: dict[str, Any], named: str) -> None:
@@ -82,3 +114,13 @@ PRINTABLE = st.characters(codec="utf-8", exclude_categories=("Cc", "Cs", "Zl", "
 @given(st.text(PRINTABLE, min_size=1, max_size=100))
 def test_whatever_is_typed_is_a_value_and_no_yaml(text: str) -> None:
     assert spec(replace(CELERY, task=text))["celery"]["task"] == text
+
+
+def test_a_file_of_the_refused_name_is_left_alone(tmp_path: Path) -> None:
+    precious = tmp_path / "evil.yaml"
+    precious.write_text("precious")
+
+    with pytest.raises(DocumentError, match=r"metadata\.name"):
+        document(replace(CELERY, name=str(tmp_path / "evil")))
+
+    assert precious.read_text() == "precious"

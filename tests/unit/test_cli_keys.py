@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from scannerjob.cli.keys import find_item, keys_meant
 from scannerjob.model.ledger import Ledger
-from scannerjob.model.row import canonical_key
+from scannerjob.model.row import canonical_key, key_parts
 from tests.unit.cases import item
 
 Value = None | bool | int | str
@@ -45,6 +45,12 @@ def test_a_number_goes_before_a_text_that_looks_like_one() -> None:
 
 def test_one_that_is_not_there_is_not_found() -> None:
     assert found("17", "[1]", '["seventeen"]') is None
+
+
+@pytest.mark.parametrize("text", ['"\\ud800"', '["\\ud800"]', "[" * 3000, "[" * 900 + "]" * 900])
+def test_what_is_no_key_is_not_found(text: str) -> None:
+    assert found(text, "[1]") is None
+    assert key_parts("[" * 3000) is None
 
 
 @given(st.lists(VALUES, min_size=1, max_size=3))

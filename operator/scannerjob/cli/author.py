@@ -123,6 +123,10 @@ def init(
     """
     if task and image:
         refuse(["--task: not together with --image: rows become Celery tasks or Jobs"])
+    if image and (broker or guard):
+        refuse([f"{'--broker' if broker else '--guard'}: not together with --image: of Celery"])
+    if task and command:
+        refuse(["--command: not together with --task: what a Job runs"])
     if output and output.exists():
         refuse([f"--output: {output} exists; expected a new file"])
     missing = _Missing()

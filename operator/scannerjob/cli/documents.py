@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,10 @@ _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 _SUBDOMAIN = re.compile(rf"{_LABEL.pattern}(\.{_LABEL.pattern})*")
 # A problem begins with the path of its field; one of the spec as a whole may name a field next.
 _FIELD = re.compile(r"([\w.\[\]]+)(?:: ([a-z][\w.]*):)?")
+# More than any template needs. A few lines can stand for billions of values, or for one in itself.
+_MOST_VALUES, _DEEPEST, _MOST_BITS = 100_000, 100, 64
+
+_Problems = Iterator[tuple[int, str]]
 
 
 class DocumentError(Exception):
@@ -67,9 +72,19 @@ def load_documents(
     return documents
 
 
+def problems_of(text: str) -> list[str]:
+    """What is wrong with a text that is to become a file: each problem with its field."""
+    try:
+        return [problem for node in _compose(text) for _, problem in _check(node, True)]
+    except yaml.YAMLError as error:
+        return [f"not YAML: {_said(error)}"]
+
+
 def _read(file: Path, namespace: str, in_cluster: bool) -> list[Document]:
     nodes = _parse(file)
-    problems = [problem for node in nodes for problem in _check(file, node, in_cluster)]
+    problems = [
+        f"{file}:{line}: {problem}" for node in nodes for line, problem in _check(node, in_cluster)
+    ]
     if problems:
         raise DocumentError(problems)
     return [_document(file, node, namespace) for node in nodes]
@@ -77,24 +92,37 @@ def _read(file: Path, namespace: str, in_cluster: bool) -> list[Document]:
 
 def _parse(file: Path) -> list[yaml.Node]:
     try:
-        text = file.read_text(encoding="utf-8")
-        nodes = [node for node in yaml.compose_all(text, yaml.SafeLoader) if not _is_empty(node)]
+        nodes = _compose(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise DocumentError([f"{file}: cannot be read: {error.strerror}"]) from None
     except yaml.MarkedYAMLError as error:
-        raise DocumentError([_at(file, _line_of(error), f"not YAML: {_said(error)}")]) from None
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError):
-        raise DocumentError([f"{file}: not YAML: expected text in UTF-8"]) from None
+        raise DocumentError([f"{file}:{_line_of(error)}: not YAML: {_said(error)}"]) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise DocumentError([f"{file}: not YAML: {_said(error)}"]) from None
     if not nodes:
         raise DocumentError([f"{file}: expected a {KIND} document, found none"])
     return nodes
+
+
+def _compose(text: str) -> list[yaml.Node]:
+    try:
+        return [node for node in yaml.compose_all(text, yaml.SafeLoader) if not _is_empty(node)]
+    except RecursionError:
+        raise yaml.YAMLError(_TOO_DEEP) from None
+
+
+_TOO_DEEP = f"nested more than {_DEEPEST} deep"
 
 
 def _is_empty(node: yaml.Node | None) -> bool:
     return node is None or node.tag == "tag:yaml.org,2002:null"
 
 
-def _said(error: yaml.MarkedYAMLError) -> str:
+def _said(error: Exception) -> str:
+    if isinstance(error, UnicodeDecodeError | yaml.reader.ReaderError):
+        return "expected text in UTF-8"
+    if not isinstance(error, yaml.MarkedYAMLError):
+        return str(error)
     begun = f" from line {error.context_mark.line + 1}" if error.context_mark else ""
     context = f"{error.context}{begun}: " if error.context else ""
     return f"{context}{error.problem}"
@@ -105,39 +133,71 @@ def _line_of(error: yaml.MarkedYAMLError) -> int:
     return mark.line + 1 if mark else 1
 
 
-def _at(file: Path, line: int, problem: str) -> str:
-    return f"{file}:{line}: {problem}"
-
-
-def _check(file: Path, node: yaml.Node, in_cluster: bool) -> Iterator[str]:
-    twice = list(_keys_given_twice(node))
-    yield from (_at(file, line, problem) for line, problem in twice)
+def _check(node: yaml.Node, in_cluster: bool) -> _Problems:
     try:
+        _refuse_what_is_too_large(node)
+        yield from _keys_given_twice(node)
         body = _construct(node)
     except yaml.MarkedYAMLError as error:
-        yield _at(file, _line_of(error), f"not YAML: {_said(error)}")
+        yield _line_of(error), f"not YAML: {_said(error)}"
         return
     for problem in _problems(body, in_cluster):
-        yield _at(file, _line(node, problem), problem)
+        yield _line(node, problem), problem
+
+
+def _refuse_what_is_too_large(node: yaml.Node) -> None:
+    if sum(1 for _ in islice(_expanded(node), _MOST_VALUES + 1)) > _MOST_VALUES:
+        raise _unusable(node, f"more than {_MOST_VALUES} values, with each alias in full")
+
+
+def _expanded(node: yaml.Node, depth: int = 1) -> Iterator[yaml.Node]:
+    """It and all that it holds, as often as aliases stand for it."""
+    if depth > _DEEPEST:
+        raise _unusable(node, f"{_TOO_DEEP}, or an alias within what it stands for")
+    yield node
+    if not isinstance(node, yaml.ScalarNode):
+        for each in node.value:
+            for part in each if isinstance(each, tuple) else (each,):
+                yield from _expanded(part, depth + 1)
+
+
+def _unusable(node: yaml.Node, problem: str) -> yaml.MarkedYAMLError:
+    return yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
+
+
+class _Constructor(yaml.constructor.SafeConstructor):
+    """Names the line of a value that is none: `2024-02-30`, or `!!int abc`."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            made = super().construct_object(node, deep)
+            if not isinstance(made, int) or made.bit_length() <= _MOST_BITS:
+                return made
+        except (ValueError, TypeError, AttributeError, LookupError, ArithmeticError):
+            pass
+        kind = node.tag.rpartition(":")[2]
+        shown = f"{node.value:.40}" if isinstance(node, yaml.ScalarNode) else "this"
+        raise _unusable(node, f"{shown} cannot be read as {kind}; quote it if it is a text")
 
 
 def _construct(node: yaml.Node) -> Any:
-    return yaml.constructor.SafeConstructor().construct_document(node)
+    return _Constructor().construct_document(node)
 
 
-def _keys_given_twice(node: yaml.Node) -> Iterator[tuple[int, str]]:
+def _keys_given_twice(node: yaml.Node) -> _Problems:
     """YAML's parser takes the last of them and says nothing."""
-    if isinstance(node, yaml.MappingNode):
+    for mapping in {id(part): part for part in _expanded(node)}.values():
         seen: dict[str, int] = {}
-        for key, value in node.value:
+        for key in _plain_keys(mapping):
             line = key.start_mark.line + 1
             if key.value in seen:
                 yield line, f"{key.value}: given twice, first on line {seen[key.value]}"
-            seen.setdefault(str(key.value), line)
-            yield from _keys_given_twice(value)
-    elif isinstance(node, yaml.SequenceNode):
-        for value in node.value:
-            yield from _keys_given_twice(value)
+            seen.setdefault(key.value, line)
+
+
+def _plain_keys(node: yaml.Node) -> Iterator[yaml.ScalarNode]:
+    if isinstance(node, yaml.MappingNode):
+        yield from (key for key, _ in node.value if isinstance(key, yaml.ScalarNode))
 
 
 def _problems(body: Any, in_cluster: bool) -> Iterator[str]:
@@ -173,6 +233,19 @@ def _metadata_problems(metadata: Any) -> Iterator[str]:
     namespace = metadata.get("namespace")
     if namespace is not None and not is_namespace(namespace):
         yield f"metadata.namespace: expected {_NAME}, not {namespace!r}"
+    for field in ("labels", "annotations"):
+        yield from _text_problems(f"metadata.{field}", metadata.get(field))
+
+
+def _text_problems(path: str, texts: Any) -> Iterator[str]:
+    if texts is None:
+        return
+    if not isinstance(texts, dict):
+        yield f"{path}: expected a mapping of texts, not {texts!r}"
+        return
+    for name, text in texts.items():
+        if not isinstance(name, str) or not isinstance(text, str):
+            yield f"{path}.{name}: expected a text: quote it"
 
 
 _NAME = "lower case letters, digits and -, as in pdf-pages"

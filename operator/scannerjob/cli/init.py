@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
-from scannerjob.cli.documents import DocumentError, load_documents
+from scannerjob.cli.documents import DocumentError, problems_of
 
 _WORD = re.compile(r"[\w./-]+", re.ASCII)
 
@@ -33,17 +32,22 @@ class Answers:
 
 def document(answers: Answers) -> str:
     """The file. Raises DocumentError naming what cannot be used."""
+    problems = [*_no_texts(answers)]
+    if problems:
+        raise DocumentError(problems)
     text = _text(answers)
-    with TemporaryDirectory() as folder:
-        file = Path(folder) / f"{answers.name}.yaml"
-        file.write_text(text)
-        try:
-            load_documents([file])
-        except DocumentError as error:
-            # The lines are those of a file that nobody has.
-            told = (problem.removeprefix(f"{file}:") for problem in error.problems)
-            raise DocumentError(each.partition(": ")[2] or each for each in told) from None
+    problems = problems_of(text)
+    if problems:
+        raise DocumentError(problems)
     return text
+
+
+def _no_texts(answers: Answers) -> Iterator[str]:
+    for name, answer in vars(answers).items():
+        try:
+            str(answer).encode()
+        except UnicodeEncodeError:
+            yield f"{name}: expected text in UTF-8, not {answer!r}"
 
 
 def _text(answers: Answers) -> str:
@@ -61,8 +65,7 @@ spec:
     urlSecretRef: {_reference(answers.database)}
   # One SELECT. A row must match until its work is done. The columns become {_become(answers)}
   # by their aliases, and the first one identifies the row (else: key: [...]).
-  query: |
-{_indented(answers.query)}
+  query: {_block(answers.query)}
   # How long to wait before looking again when there is nothing to do.
   interval: {_quoted(answers.interval)}
   # The most launches that are out at any time: queued and running.
@@ -96,7 +99,7 @@ def _celery(answers: Answers) -> str:
 
 
 def _job(answers: Answers) -> str:
-    command = f"\n                command: {answers.command}" if answers.command else ""
+    command = f"\n                command: {_list(answers.command)}" if answers.command else ""
     return f"""\
   job:
     # A Job of each row, from this template (batch/v1 JobTemplateSpec).
@@ -127,5 +130,25 @@ def _quoted(text: str) -> str:
     return str(quoted).strip()
 
 
-def _indented(query: str) -> str:
-    return "\n".join(f"    {line}" for line in query.strip().splitlines())
+def _list(command: str) -> str:
+    """The YAML list of texts that this is, each of them quoted where it has to be."""
+    import yaml
+
+    try:
+        node = yaml.compose(command, yaml.SafeLoader)
+    except (yaml.YAMLError, RecursionError):
+        node = None
+    words = node.value if isinstance(node, yaml.SequenceNode) else []
+    if not words or not all(word.tag == "tag:yaml.org,2002:str" for word in words):
+        raise DocumentError(
+            [f"--command: expected a YAML list of texts, as '[sleep, \"5\"]', not {command!r}"]
+        )
+    return f"[{', '.join(_quoted(word.value) for word in words)}]"
+
+
+def _block(query: str) -> str:
+    """The query line by line, or quoted if it has what ends a line or is not kept in a block."""
+    lines = query.strip().split("\n")
+    if not all(line.replace("\t", " ").isprintable() for line in lines):
+        return _quoted(query)
+    return "\n".join(["|", *(f"    {line}" for line in lines)])

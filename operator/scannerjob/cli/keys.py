@@ -16,12 +16,12 @@ def keys_meant(text: str) -> list[str]:
     """
     try:
         value = json.loads(text)
-    except ValueError:
+        if isinstance(value, list):
+            return [canonical_key(value)]
+        plain = [] if isinstance(value, dict) else [canonical_key([value])]
+    except (ValueError, RecursionError):
         # A key that was too long to be kept whole is no JSON any more.
         return [canonical_key([text]), text]
-    if isinstance(value, list):
-        return [canonical_key(value)]
-    plain = [] if isinstance(value, dict) else [canonical_key([value])]
     return [*plain, canonical_key([text])]
 
 

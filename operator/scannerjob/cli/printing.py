@@ -92,7 +92,7 @@ def styled(text: str, **style: Any) -> str:
 
 def is_terminal() -> bool:
     """Whether somebody looks at what is printed."""
-    return sys.stdout.isatty()
+    return sys.stdout is not None and sys.stdout.isatty()
 
 
 def ago(moment: datetime | None, now: datetime) -> str:

@@ -101,7 +101,7 @@ def key_parts(key: str) -> list[Json] | None:
     """The key columns' JSON values, or None where the key was too long to be kept whole."""
     try:
         parts = json.loads(key)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return parts if isinstance(parts, list) else None
 
