@@ -121,18 +121,22 @@ async def _try_to_apply(ref: Ref, document: Mapping[str, Any], store: SqlStore) 
             ref,
             store,
         )
-    await _ask_as_written(ref, document, store)
+    await _ask_as_written(ref, document, known.requests if known else {}, store)
     log.info("%s: scanning", ref)
 
 
-async def _ask_as_written(ref: Ref, document: Mapping[str, Any], store: SqlStore) -> None:
-    """Ask for what a document asks for; not again at each start, whatever came in between."""
+async def _ask_as_written(
+    ref: Ref, document: Mapping[str, Any], known: Mapping[str, str], store: SqlStore
+) -> None:
+    """Ask for what a document asks for; not again at each start, whatever came in between.
+
+    `known` is what was asked for before, by its name.
+    """
     annotations = document["metadata"].get("annotations") or {}
-    known = await store.requests()
     for name in NAMES:
         nonce = str(annotations.get(_REQUEST + name, ""))[:MAX_NONCE]
         remembered = f"{name} of the document"
-        if nonce and known.get((ref, remembered)) != nonce:
+        if nonce and known.get(remembered) != nonce:
             # Should this process end between the two: the same nonce again is heeded no more.
             await store.request(ref, name, nonce)
             await store.request(ref, remembered, nonce)

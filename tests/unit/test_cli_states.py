@@ -17,7 +17,7 @@ from scannerjob.cli.draining import _emptied
 from scannerjob.cli.places import Place
 from scannerjob.model.ledger import Ledger, ledger_to_status
 from scannerjob.ports import Ref
-from scannerjob.standalone import _ask_as_written
+from scannerjob.standalone import _try_to_apply
 from scannerjob.stores.sql import SqlStore
 from tests.unit.cases import NOW
 
@@ -92,9 +92,9 @@ def test_a_ledger_that_vanished_is_not_drained(
 def test_what_a_document_asks_for_is_not_asked_for_again_at_each_start(state: str) -> None:
     async def start_twice(store: SqlStore) -> Mapping[tuple[Ref, str], str]:
         asked = document(**{"force-drain": "1", "suspend": "", "unknown": "x" * 300})
-        await _ask_as_written(REF, asked, store)
+        await _try_to_apply(REF, asked, store)
         await store.request(REF, "force-drain", "a person's")
-        await _ask_as_written(REF, asked, store)
+        await _try_to_apply(REF, asked, store)
         return await store.requests()
 
     requests = with_store(state, start_twice)
@@ -105,7 +105,7 @@ def test_what_a_document_asks_for_is_not_asked_for_again_at_each_start(state: st
 def test_a_document_that_asks_for_something_else_is_heard(state: str) -> None:
     async def change(store: SqlStore) -> str:
         for nonce in ("1", "2"):
-            await _ask_as_written(REF, document(scan=nonce), store)
+            await _try_to_apply(REF, document(scan=nonce), store)
         return (await store.requests())[REF, "scan"]
 
     assert with_store(state, change) == "2"

@@ -35,15 +35,10 @@ async def _watch(place: Place, name: str | None, *, everywhere: bool) -> None:
     from rich.text import Text
 
     # Somebody looks: one table that changes. Else, each that differs from the last.
-    console, before = Console(highlight=False), ""
+    console, before, problem = Console(highlight=False), "", ""
     found = await _found(place, name, everywhere=everywhere)
     with Live(console=console, auto_refresh=False, transient=False) as live:
         while True:
-            problem = ""
-            try:
-                found = await _found(place, name, everywhere=everywhere)
-            except UnknownOutcomeError as error:
-                problem = f"\n\nnot up to date: {printable(str(error))}"
             text = "\n".join(_lines(place, found, name, everywhere=everywhere)) + problem
             if is_terminal():
                 live.update(Text.from_ansi(text), refresh=True)
@@ -51,6 +46,10 @@ async def _watch(place: Place, name: str | None, *, everywhere: bool) -> None:
                 print(text, flush=True)
             before = text
             await asyncio.sleep(_EVERY)
+            try:
+                found, problem = await _found(place, name, everywhere=everywhere), ""
+            except UnknownOutcomeError as error:
+                problem = f"\n\nnot up to date: {printable(str(error))}"
 
 
 async def _found(place: Place, name: str | None, *, everywhere: bool) -> list[Snapshot]:
