@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 from scannerjob.access import Access, access_to
 from scannerjob.logs import hide
@@ -12,8 +13,10 @@ from scannerjob.model.spec import Connection, ScannerJobSpec
 from scannerjob.ports import ConfigurationError, Connections, Ref, Snapshot, naming
 from scannerjob.secrets import Secrets
 from scannerjob.sources import Databases, SqlSource
-from scannerjob.targets.celery import Brokers, CeleryTarget
 from scannerjob.targets.job import JobTargets
+
+if TYPE_CHECKING:
+    from scannerjob.targets.celery import Brokers, CeleryTarget
 
 
 @dataclass(frozen=True)
@@ -65,9 +68,10 @@ class SecretConnector:
     ) -> None:
         self.wake: Callable[[Ref], None] = _nobody
         self._secrets = secrets
+        self._in_cluster = in_cluster
         self._jobs = jobs
         self._databases = Databases(in_cluster=in_cluster)
-        self._brokers = Brokers(local_files=not in_cluster)
+        self._brokers: Brokers | None = None
         self._opened: dict[Ref, _Opened] = {}
 
     async def connect(self, snapshot: Snapshot, spec: ScannerJobSpec) -> Connections:
@@ -96,7 +100,8 @@ class SecretConnector:
     async def close(self) -> None:
         """Close all pools and threads."""
         self._opened.clear()
-        self._brokers.close()
+        if self._brokers:
+            self._brokers.close()
         self._databases.close()
 
     def _open(self, snapshot: Snapshot, spec: ScannerJobSpec, accesses: _Accesses) -> Connections:
@@ -125,6 +130,11 @@ class SecretConnector:
         spec: ScannerJobSpec,
         wake: Callable[[], None],
     ) -> CeleryTarget:
+        if self._brokers is None:
+            # Who launches Jobs alone does not wait for Celery's import at each start.
+            from scannerjob.targets.celery import Brokers
+
+            self._brokers = Brokers(local_files=not self._in_cluster)
         results, guard = accesses.results, accesses.guard
         return self._brokers.open(
             broker.url,

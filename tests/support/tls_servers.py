@@ -9,6 +9,7 @@ Administrators come in without a certificate, so that the tests can look after t
 
 import shutil
 import signal
+import socket
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -182,6 +183,11 @@ class TlsRabbit(TlsServer, RabbitServer):
             "ssl_options.verify": "verify_peer",
             "ssl_options.fail_if_no_peer_cert": "true",
         }
+
+    def ping(self) -> None:
+        super().ping()
+        # It listens here later than at the port of its management API.
+        socket.create_connection(("127.0.0.1", self.tls_port), timeout=5).close()
 
     @property
     def tls_url(self) -> str:
