@@ -9,7 +9,8 @@ between them, and the most steps that lead to one. What a person should know of 
 - two operators, always; rows, slots (cap), attempts, how often something goes wrong (faults) and
   how often time passes (waits) are those of the size;
 - what goes wrong: an operator is killed between any two steps, a write or a send has no answer
-  though it came, or did not, or comes late, or is refused, or a row leaves by itself;
+  though it came, or did not, or comes late, or is refused, or a row leaves by itself; of three
+  rows that share two slots only the first, since there would be no end within days;
 - time passes by spells of one to three lengths (spells): beyond an orphan's 5 s, a send's 30 s, and
   a launch's life or, where that is not limited, a late send's 15 minutes; never by 23 hours, for
   which a broker that drops second sends remembers the first;
@@ -48,6 +49,7 @@ class Size:
     faults: int
     waits: int
     spells: int = 3
+    only_crashes: bool = False
 
     def __str__(self) -> str:
         each = (f"{name} {value}" for name, value in asdict(self).items())
@@ -58,7 +60,7 @@ SIZES = {
     "faults": Size(rows=1, cap=1, attempts=2, faults=2, waits=1),
     "time": Size(rows=1, cap=1, attempts=2, faults=1, waits=2),
     "retries": Size(rows=2, cap=1, attempts=2, faults=1, waits=1, spells=1),
-    "rows": Size(rows=3, cap=2, attempts=1, faults=1, waits=1, spells=1),
+    "crashes": Size(rows=3, cap=2, attempts=1, faults=1, waits=1, spells=1, only_crashes=True),
 }
 # Seconds, each beyond a bound: an orphan's, a send's, and a launch's life or a late send's.
 LIMITED, UNLIMITED = (6, 40, 140), (6, 40, 960)

@@ -58,6 +58,8 @@ class Model:
     faults: int = 1
     spells: tuple[int, ...] = (6, 40, 140)
     waits: int = 2
+    # Nothing else goes wrong: each write and send has its answer, and no row leaves by itself.
+    only_crashes: bool = False
     # Rows become Jobs: the API server is the broker, a Job is a message, and its pod the execution.
     jobs: bool = False
     # Mistakes that the exploration must find.
@@ -79,6 +81,14 @@ class Model:
             return parse_spec(document | {"job": {"template": {}}})
         document["celery"] = {"broker": secret, "task": "t", **life}
         return parse_spec(document | ({"deadline": "60s"} if self.lifetime else {}))
+
+    def may_crash(self, state: State) -> bool:
+        """Whether an operator may still be killed."""
+        return state.faults < self.faults
+
+    def may_fail(self, state: State) -> bool:
+        """Whether anything else may still go wrong."""
+        return self.may_crash(state) and not self.only_crashes
 
     @cached_property
     def traits(self) -> TargetTraits:
@@ -152,7 +162,7 @@ def steps(model: Model, state: State) -> Iterator[Step]:
     for n, operator in enumerate(state.operators):
         for name, after in _STEPS[operator.step](model, state, n):
             yield f"operator {n}: {name}", after
-        if state.faults < model.faults and operator != Operator():
+        if model.may_crash(state) and operator != Operator():
             yield f"operator {n} is killed", _fault(_with(state, n, Operator()))
     yield from _worker_steps(model, state)
     for index, sending in enumerate(state.late):
@@ -161,7 +171,7 @@ def steps(model: Model, state: State) -> Iterator[Step]:
             f"a late send of {sending.id} arrives",
             _put(model, state._replace(late=rest), sending),
         )
-    if state.faults < model.faults:
+    if model.may_fail(state):
         for key in _pending(state):
             yield f"row {key} leaves", _fault(_left(state, key))
     if state.waits < model.waits:
@@ -307,7 +317,7 @@ def _write_down(model: Model, state: State, n: int, decision: Decision) -> Itera
     booked = tuple((i, report) for i, report in unsent.items() if i in claimed)
     step = "send" if sends else "read"
     yield "writes", _with(written, n, Operator(step, sends=sends, reports=booked))
-    if state.faults < model.faults:
+    if model.may_fail(state):
         unknown = Operator(reports=tuple(unsent.items()))
         yield "writes, but has no answer", _fault(_with(written, n, unknown))
         yield "writes in vain, and has no answer", _fault(_with(state, n, unknown))
@@ -338,7 +348,7 @@ def _send_one(model: Model, state: State, n: int, sending: Sending) -> Iterator[
         return
     accepted = Fact.SUPERSEDED if sending.id in state.superseded else Fact.ACCEPTED
     yield f"sends {sending.id}", _put(model, said(accepted), sending)
-    if state.faults < model.faults:
+    if model.may_fail(state):
         yield f"sends {sending.id}, refused", _fault(said(Fact.NOT_SENT))
         uncertain = _fault(said(Fact.UNCERTAIN))
         yield f"sends {sending.id}, unanswered", _put(model, uncertain, sending)
