@@ -12,6 +12,7 @@ from kubernetes.client.exceptions import ApiException
 from scannerjob.model.spec import parse_spec
 from tests.conformance.ledger_store import document, status
 from tests.corpus.cases import BAD, GOOD, Case
+from tests.corpus.templates import BAD_TEMPLATES, GOOD_TEMPLATES, Template
 from tests.support.controlplane import ControlPlane, KubectlError
 
 COLUMNS = "NAME READY SUSPENDED ACTIVE CAP WAITING PARKED LAST LAUNCH AGE"
@@ -25,6 +26,28 @@ def api(cluster: ControlPlane) -> Iterator[client.CustomObjectsApi]:
     )
     with client.ApiClient(configuration) as connection:
         yield client.CustomObjectsApi(connection)
+
+
+@pytest.mark.parametrize("template", GOOD_TEMPLATES.values(), ids=GOOD_TEMPLATES)
+def test_a_template_that_the_command_line_takes_makes_a_job(
+    cluster: ControlPlane, template: Template
+) -> None:
+    _dry_run(cluster, template)
+
+
+@pytest.mark.parametrize("bad", BAD_TEMPLATES.values(), ids=BAD_TEMPLATES)
+def test_a_template_that_the_command_line_refuses_makes_none(
+    cluster: ControlPlane, bad: tuple[Template, str]
+) -> None:
+    with pytest.raises(KubectlError):
+        _dry_run(cluster, bad[0])
+
+
+def _dry_run(cluster: ControlPlane, template: Template) -> None:
+    metadata = {"name": "specimen", **template.get("metadata", {})}
+    job = {"apiVersion": "batch/v1", "kind": "Job", **template, "metadata": metadata}
+    options = ("--dry-run=server", "--validate=strict")
+    cluster.kubectl("create", *options, "-f", "-", input=json.dumps(job))
 
 
 def create(api: client.CustomObjectsApi, spec: Any) -> Mapping[str, Any]:

@@ -162,3 +162,18 @@ def test_jobs_are_for_clusters(tmp_path: Path) -> None:
     assert _problems(tmp_path, text, in_cluster=False) == [
         "8: spec.job: Kubernetes Jobs are launched by the operator only; use spec.celery here"
     ]
+
+
+def test_a_problem_of_a_job_template_has_its_line(tmp_path: Path) -> None:
+    text = GOOD[: GOOD.index("  celery:")] + (
+        "  job:\n"
+        "    template:\n"
+        "      spec:\n"
+        "        template:\n"
+        "          spec:\n"
+        "            containers:\n"
+        "              - name: pages\n"
+        "                command: make pages\n"
+    )
+    path = "spec.job.template.spec.template.spec.containers[0].command"
+    assert _problems(tmp_path, text) == [f"15: {path}: expected a list, not a text"]

@@ -279,6 +279,10 @@ def _spec_problems(spec: Any, in_cluster: bool) -> Iterator[str]:
         return
     if parsed.job is not None and not in_cluster:
         yield "spec.job: Kubernetes Jobs are launched by the operator only; use spec.celery here"
+    elif parsed.job is not None:
+        from scannerjob.cli.templates import template_problems
+
+        yield from template_problems(parsed.job.template, "spec.job.template")
 
 
 def _line(node: yaml.Node, problem: str) -> int:

@@ -73,7 +73,8 @@ class Place:
     async def find(self, name: str) -> Snapshot:
         """This ScannerJob; where it is not there, ends with what is."""
         ref = Ref(self.namespace, name)
-        found = await _patiently(lambda: self.store.read(ref))
+        # A name that no URL can hold is none.
+        found = await _patiently(lambda: self.store.read(ref)) if name.isascii() else None
         if found is not None:
             return found
         there = [each.ref.name for each in await self.listed()]
