@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from tests.crash.points import POINTS, Point
+from tests.crash.points import POINTS, SUPERSEDED, Point
 from tests.harness.setting import Broker, Setting, Target, Way
 
 # A process that has not come to its point by then is killed where it is; and how long one lives
@@ -16,6 +16,8 @@ from tests.harness.setting import Broker, Setting, Target, Way
 _PATIENCE, _LATEST = 3.0, 1.8
 # A Lease whose holder was killed is free only after four seconds.
 _PATIENCE_ELECTED, _LATEST_ELECTED = 9.0, 8.0
+# A claim is in doubt for five seconds.
+_PATIENCE_SUPERSEDED = 12.0
 _NAMED = 0.65
 
 
@@ -51,8 +53,17 @@ class Plan:
         points = sorted(name for name, each in POINTS.items() if _is_on_the_way(each, self.setting))
         while True:
             point = rng.choice(points) if rng.random() < _NAMED else None
+            if point == SUPERSEDED:
+                yield from _superseding(rng)
+                continue
             after = patience if point else rng.uniform(0.02, latest)
             yield Life(point, rng.choice((0, 0, 0, 1, 1, 2, 4, 8)), after, rng.randrange(2**32))
+
+
+def _superseding(rng: random.Random) -> Iterator[Life]:
+    """One that leaves a claim in doubt, and the next, which gives it up as its row has left."""
+    for point in ("after the claim", SUPERSEDED):
+        yield Life(point, 0, _PATIENCE_SUPERSEDED, rng.randrange(2**32))
 
 
 def plan(seed: int, target: Target, kills: int = 30) -> Plan:

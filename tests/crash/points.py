@@ -52,6 +52,8 @@ _BEFORE_WRITE = "A crash before the write: nothing happened. After it"
 _UNKNOWN = "A crash in here leaves messages of which the caller does not know"
 _NEVER_SENT = "A crash after this leaves records of what was never sent"
 _SUPERSEDED = "A crash after this leaves records that"
+# The one point that is come to only where a row leaves by itself.
+SUPERSEDED = "superseded"
 
 _SCAN = "scannerjob.scan:Scanner."
 _KUBERNETES = "scannerjob.stores.kubernetes:KubernetesStore."
@@ -98,7 +100,7 @@ POINTS = {
         Point("after the commit on SQL", f"{_SQLA}SqlBroker._commit", "after"),
         Point("before the report", f"{_SCAN}_launch", "after", "A crash before it: as above"),
         Point(
-            "superseded", f"{_CELERY}target:CeleryTarget.supersede", "after", _SUPERSEDED, _any_ids
+            SUPERSEDED, f"{_CELERY}target:CeleryTarget.supersede", "after", _SUPERSEDED, _any_ids
         ),
         Point(
             "before a removal", f"{_JOBS}api:JobsApi.delete", "before", "a crash before that leaves"

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from tests.crash.plan import Life, Plan
-from tests.crash.points import DIES_AT
+from tests.crash.points import DIES_AT, SUPERSEDED
 from tests.harness.operators import Operator
 from tests.harness.stage import Stage
 from tests.harness.trial import Trial, Verdict
@@ -45,6 +45,8 @@ def _kill(plan: Plan, trial: Trial, killed: Counter[str]) -> None:
                 killed[died] += 1
                 if trial.rows.waiting() < _FEWEST_ROWS:
                     trial.insert(_MORE_ROWS)
+                if replica.waits_for_a_row_that_leaves:
+                    trial.rows.withdraw()
         time.sleep(_LOOK_EVERY)
 
 
@@ -53,6 +55,11 @@ class _Replica:
         self._operator = operator
         self._lives = lives
         self._life = self._begin()
+
+    @property
+    def waits_for_a_row_that_leaves(self) -> bool:
+        """Whether it is to die where it gives up a launch, for which no other reason comes soon."""
+        return self._life.point == SUPERSEDED
 
     def attend(self) -> str | None:
         """See whether it has died, or is due to; where it did, and let the next one begin."""

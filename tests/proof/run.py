@@ -78,12 +78,16 @@ class Run:
 
     def calm_since(self, uid: str) -> float:
         """When all faults were over, and what they had delayed can have been asked again."""
+        return self.disturbed_until(uid) + self.promised.recovery
+
+    def disturbed_until(self, uid: str) -> float:
+        """When all faults were over."""
         ends = [each.end for each in self.history.faults if each.uid in (None, uid)]
         # A successor launches nothing while Jobs of its predecessor go on.
         for other, versions in self.history.versions_of.items():
             if other != uid and versions[-1].deleted:
                 ends += [self.must_end[each.id] for each in self.launches_of[other] if each.jobs]
-        return max(ends, default=-inf) + self.promised.recovery
+        return max(ends, default=-inf)
 
     def settled_by(self, uid: str) -> float:
         """When a ScannerJob's status must tell how things are: two intervals after all changes.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from math import inf
 from typing import Any
@@ -38,14 +38,26 @@ def _active(run: Run, uid: str, told: Version, due: float) -> Iterator[Violation
     surely = [each for each in launches if run.may_end[each.id] > due]
     settle = 2 * told.interval + run.promised.slack
     perhaps = [each for each in launches if run.must_end[each.id] > due - settle]
-    # What was claimed and perhaps never sent is held where it cannot be sent again.
-    unseen = {item["id"] for item in told.items if item["phase"] == "Claimed"} - run.launch.keys()
-    held = 0 if run.promised.sends_again else len(unseen)
+    held = sum(_may_be_held(run, uid, item, due) for item in told.items)
     active = int(told.status.get("active", 0))
     if not len(surely) <= active <= len(perhaps) + held:
         out = surely if active < len(surely) else perhaps
         sentence = f"{uid} says that {active} are out; there are {len(out)}"
         yield violation(PROMISE, sentence, [told.moment(), *(each.begin() for each in out)])
+
+
+def _may_be_held(run: Run, uid: str, item: Mapping[str, Any], due: float) -> bool:
+    """Whether a claim of which nobody saw a message may keep its slot.
+
+    For good where it cannot be sent again. A guard has no record of what was never sent: of one
+    whose row has left, that its record is missing takes as long to find out as a lapse.
+    """
+    if item["phase"] != "Claimed" or item["id"] in run.launch:
+        return False
+    if not run.promised.sends_again:
+        return True
+    left = run.history.leaves(uid, item["key"], run.history.claims[item["id"]][0].time)
+    return run.promised.guard and left <= due < run.disturbed_until(uid) + run.promised.lapse
 
 
 def _noise(run: Run, uid: str, before: list[Version], later: list[Version]) -> Iterator[Violation]:

@@ -701,6 +701,21 @@ class TestStatus:
         assert not broken(self.PROMISE, history, RABBIT)
         must_accuse(self.PROMISE, history, JOBS)
 
+    @pytest.mark.parametrize(("until", "ended", "kept"), [(2.0, 9, True), (inf, 9, False)])
+    def test_a_guard_s_record_of_a_claim_that_left_may_be_missing_for_a_while(
+        self, until: float, ended: float, kept: bool
+    ) -> None:
+        claimed = version(1.0, items=(item("a1", "Claimed"),), active=1)
+        history = History(
+            90.0,
+            [version(0.0), claimed],
+            rows=[row("a", until=until)],
+            faults=[Fault("operator", 0, ended)],
+        )
+        assert bool(broken(self.PROMISE, history, GUARDED)) != kept
+        long_ago = replace(history, rows=[row("a", until=2.0), row("b", until=80.0)])
+        must_accuse(self.PROMISE, long_ago, GUARDED)
+
     def quiet(self, *later: Version) -> History:
         first = version(1.0, lastScanTime=at(1))
         return History(1000.0, [version(0.0), first, *later])

@@ -166,6 +166,15 @@ class Application:
         self._since |= dict.fromkeys(ids, time.time())
         return ids
 
+    def withdraw(self) -> None:
+        """Let the first item that nobody has begun leave by itself, as one that a user cancels."""
+        statement = (
+            f"UPDATE {self.schema}.item SET done_at = %s WHERE id = (SELECT min(id) FROM "
+            f"{self.schema}.item WHERE done_at IS NULL AND id NOT IN "
+            f"(SELECT item FROM {self.schema}.execution))"
+        )
+        self._persist(lambda: self._execute(statement, time.time()))
+
     def waiting(self) -> int:
         """How many items are not done yet."""
         return sum(row.until == inf for row in self.rows())
