@@ -24,7 +24,7 @@ demo: $(RUNTIME) ## Show ScannerJob at work, on embedded parts, in about a minut
 
 test: lint audit servers control-plane helm ## Check everything: lint, types and all tiers of tests
 	@echo "Running all tests, three at a time: each third has servers of its own"
-	@$(BIN)/pytest --numprocesses=3 --dist=worksteal
+	@$(BIN)/pytest --numprocesses=3 --dist=worksteal --durations=30 --durations-min=10
 
 test-unit: $(DEV) ## Run the tests that need no server (under a minute)
 	@$(BIN)/pytest --numprocesses=auto $(wildcard tests/unit tests/model)

@@ -101,12 +101,15 @@ def replay(plan: str) -> None:
 @app.command()
 def summary(record: RecordFile = RECORD) -> None:
     """Print what the record has for this code, by family, and which plans broke a promise."""
-    lines = [line for line in Record(record).lines(KIND) if line["tree"] == tree()]
+    every = list(Record(record).lines(KIND))
+    lines = [line for line in every if line["tree"] == tree()]
     counts = Counter(plans()[line["seed"]].family for line in lines)
     broken = sorted(line["seed"] for line in lines if line["verdict"] != "kept")
     for family, count in counts.most_common():
         typer.echo(f"{count:5}  {family}")
     typer.echo(f"{counts.total():5}  in all, {len(broken)} with a broken promise")
+    of_any = len({line["seed"] for line in every})
+    typer.echo(f"{of_any:5}  plans that were tried on this code or an earlier one")
     for name in broken:
         typer.echo(name)
 
