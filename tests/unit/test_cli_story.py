@@ -16,6 +16,7 @@ import yaml
 from scannerjob.cli import story as stories
 from scannerjob.cli import summary
 from scannerjob.cli.keys import find_item
+from scannerjob.cli.places import Where
 from scannerjob.cli.preview import Preview, as_data, as_table, preview
 from scannerjob.cli.printing import Output, brief, columns, emit
 from scannerjob.cli.story import Story, next_of, next_of_unknown
@@ -182,7 +183,7 @@ class TestWhatIsNext:
         ],
     )
     def test_of_a_row_that_is_remembered(self, known: Item, told: str) -> None:
-        assert told in next_of(known, snapshot(), NOW)
+        assert told in next_of(known, snapshot(), "", NOW)
 
     @pytest.mark.parametrize(
         "value",
@@ -191,7 +192,7 @@ class TestWhatIsNext:
     def test_its_command_can_be_pasted(self, value: str) -> None:
         parked = item(canonical_key([value]), Phase.PARKED)
 
-        told = next_of(parked, snapshot(), NOW)
+        told = next_of(parked, snapshot(), "-n docs", NOW)
 
         assert told.isprintable()
         command = told.partition("until `")[2].rpartition("`, or")[0]
@@ -200,15 +201,21 @@ class TestWhatIsNext:
         assert find_item(key, ledger(parked)) == parked
         assert (option, namespace) == ("-n", "docs")
 
-    def test_its_command_leaves_out_the_default_namespace(self) -> None:
-        here = replace(snapshot(), ref=Ref("default", "pdf-pages"))
+    def test_its_command_is_for_the_place_that_was_asked(self) -> None:
+        parked, asked = item("[7]", Phase.PARKED), Where("docs", context="a b", kubeconfig="k")
 
-        assert "pdf-pages '[7]'`" in next_of(item("[7]", Phase.PARKED), here, NOW)
+        told = next_of(parked, snapshot(), asked.options, NOW)
+
+        assert "pdf-pages '[7]' -n docs --context 'a b' --kubeconfig k`" in told
+
+    def test_its_command_shows_no_password(self) -> None:
+        assert Where(state="sqlite:///state.db").options == "--state sqlite:///state.db"
+        assert Where(state="postgresql://u:secret@h/d").options == ""
 
     def test_of_one_that_does_not_get_on_is_why(self) -> None:
         stalled = condition("Stalled", "True", "JobsStuck", "no node has room")
 
-        assert "no node has room" in next_of(item("a"), snapshot(ledger(), stalled), NOW)
+        assert "no node has room" in next_of(item("a"), snapshot(ledger(), stalled), "", NOW)
 
     @pytest.mark.parametrize(
         ("presence", "known", "told"),

@@ -102,7 +102,7 @@ async def tell(where: Where, name: str, key: str, access: DatabaseAccess, output
         snapshot = await place.find(name)
         spec = parse_spec(snapshot.spec)
         ledger = ledger_from_status(snapshot.status) or Ledger()
-        story = await _story(snapshot, spec, ledger, key, access, place)
+        story = await _story(snapshot, spec, ledger, key, access, place, where.options)
     emit(output, stories.as_data(story), lambda: stories.as_table(story, utc_now()))
 
 
@@ -113,11 +113,12 @@ async def _story(
     key: str,
     access: DatabaseAccess,
     place: Place,
+    options: str,
 ) -> stories.Story:
     item = find_item(key, ledger)
     words = await _last_words(snapshot, spec, key, item, access, place)
     if item is not None:
-        following = stories.next_of(item, snapshot, utc_now())
+        following = stories.next_of(item, snapshot, options, utc_now())
         return stories.Story(snapshot, spec, item.key, item, following, words)
     keys = keys_meant(key)
     found, problem = await _looked_up(snapshot, spec, keys, access, place)

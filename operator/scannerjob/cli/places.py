@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -11,6 +12,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from scannerjob.cli.exits import Exit, leave
+from scannerjob.model.printable import without_userinfo
 from scannerjob.model.spec import KIND
 from scannerjob.ports import (
     Ref,
@@ -37,6 +39,18 @@ class Where:
     state: str | None = None
     context: str | None = None
     kubeconfig: str | None = None
+
+    @property
+    def options(self) -> str:
+        """What was said, for a command to be typed next; not a URL with a password in it."""
+        state = self.state if self.state and without_userinfo(self.state) == self.state else None
+        said = {
+            "-n": self.namespace,
+            "--state": state,
+            "--context": self.context,
+            "--kubeconfig": self.kubeconfig,
+        }
+        return " ".join(f"{option} {shlex.quote(value)}" for option, value in said.items() if value)
 
 
 class Store(Protocol):

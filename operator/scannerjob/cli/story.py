@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from scannerjob.cli.documents import DEFAULT_NAMESPACE
 from scannerjob.cli.printing import ago, brief, fields, styled
 from scannerjob.model.conditions import find
 from scannerjob.model.ledger import Item, Ledger, Phase, format_time
@@ -42,8 +41,8 @@ class Story:
         return job_name(self.snapshot.ref.name, self.item.id)
 
 
-def next_of(item: Item, snapshot: Snapshot, now: datetime) -> str:
-    """What becomes of a row that is remembered."""
+def next_of(item: Item, snapshot: Snapshot, options: str, now: datetime) -> str:
+    """What becomes of a row that is remembered; `options` tell other commands of the place."""
     stalled = find(snapshot.status, "Stalled")
     match item.phase:
         case Phase.CLAIMED:
@@ -60,15 +59,14 @@ def next_of(item: Item, snapshot: Snapshot, now: datetime) -> str:
             return f"forgotten in {_left(item, now)}, if its row has left the query by then"
         case Phase.PARKED:
             return (
-                f"nothing, until `{_retry(snapshot.ref, item.key)}`, or until its row leaves the "
-                "query and comes back"
+                f"nothing, until `{_retry(snapshot.ref, item.key, options)}`, or until its row "
+                "leaves the query and comes back"
             )
 
 
-def _retry(ref: Ref, key: str) -> str:
+def _retry(ref: Ref, key: str, options: str) -> str:
     """The command, as it can be pasted into a shell."""
-    namespace = "" if ref.namespace == DEFAULT_NAMESPACE else f" -n {ref.namespace}"
-    return f"scannerjob retry {ref.name} {shlex.quote(_visible(key))}{namespace}"
+    return f"scannerjob retry {ref.name} {shlex.quote(_visible(key))} {options}".rstrip()
 
 
 def _visible(key: str) -> str:
