@@ -2,9 +2,9 @@
 #
 #   docker build --tag scannerjob-operator:0.1.0 .
 #
-# What is installed is pinned by constraints.txt. To pin the base image as well, give its digest:
-# --build-arg PYTHON=python:3.13-slim@sha256:...
-ARG PYTHON=python:3.13-slim
+# What is installed is pinned by constraints.txt, and the base image by the digest of its index, which
+# has all architectures. For a newer one: --build-arg PYTHON=python:3.13-slim
+ARG PYTHON=python:3.13.15-slim-trixie@sha256:9d2e5553305c7c7b0097999bb17187c69b921ccd6bc9d40e4bb5ebe652c00285
 
 FROM ${PYTHON} AS build
 WORKDIR /source

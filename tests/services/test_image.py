@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.support.image import build, size_of, stages
+from tests.support.image import REPOSITORY, build, size_of, stages
 
 
 @pytest.fixture(scope="module")
@@ -44,3 +45,10 @@ def test_it_does_not_run_as_root_and_names_its_user_by_number() -> None:
     (user,) = (argument for name, argument in stages()[-1] if name == "USER")
 
     assert user.split(":") == ["65532", "65532"]
+
+
+def test_its_base_is_pinned_by_its_digest() -> None:
+    text = (REPOSITORY / "Dockerfile").read_text()
+
+    assert re.search(r"^ARG PYTHON=python:3\.\d+\.\d+-slim\S*@sha256:[0-9a-f]{64}$", text, re.M)
+    assert re.findall(r"^FROM (\S+)", text, re.M) == ["${PYTHON}", "${PYTHON}"]
