@@ -188,6 +188,7 @@ def test_a_mistyped_name_or_context_gets_a_hint(
     eventually(running.found)
 
     assert "did you mean pdf-pages?" in editor.complains("status", "pdf-pagse", code=1)
+    assert "did you mean pdf-pages?" in editor.complains("status", "pdf-page\udcff", code=1)
     assert "nowhere" in editor.complains("status", "--context", "nowhere", code=2)
     nowhere = Command("--kubeconfig", str(tmp_path / "none"))
     assert "kubeconfig" in nowhere.complains("status", code=2)
