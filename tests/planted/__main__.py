@@ -10,17 +10,19 @@ import argparse
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from tests.planted.bug import Bug
 from tests.planted.bugs import BUGS
 from tests.planted.tiers import TIERS, Tier
-from tests.planted.trial import REPOSITORY, Outcome, TrialError, try_out
+from tests.planted.trial import REPOSITORY, Catch, Outcome, TrialError, try_out
 
 # So many of a hundred must be caught.
 _WANTED = 95
+RECORD = REPOSITORY / "docs/proof/planted.jsonl"
 _CODE = "operator/scannerjob"
 
 
@@ -32,6 +34,8 @@ def main() -> int:
     if options.list:
         print("\n".join(f"{bug.name}\n    {bug.why} ({bug.file})" for bug in bugs))
         return 0
+    if options.summary:
+        return _told([_remembered(line) for line in _latest(options.record)])
     if not options.only_bugs and not _passes(tiers, options.seed):
         return 2
     outcomes = []
@@ -47,7 +51,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("names", nargs="*", metavar="NAME", help="bugs to plant; all if none")
     parser.add_argument("--tier", action="append", help="run this tier alone; may be repeated")
     parser.add_argument("--seed", type=int, default=1, help="for the walks of the models")
-    parser.add_argument("--record", type=Path, help="a file to add a line to for each bug")
+    parser.add_argument("--record", type=Path, default=RECORD, help="gets a line for each bug")
+    parser.add_argument("--summary", action="store_true", help="print what the record has")
     parser.add_argument("--only-bugs", action="store_true", help="leave out the run without a bug")
     parser.add_argument("--list", action="store_true", help="list the bugs, and plant none")
     options = parser.parse_args()
@@ -80,9 +85,8 @@ def _tried(bug: Bug, tiers: Sequence[Tier], options: argparse.Namespace) -> Outc
         # That one counts for missed keeps nothing from the others.
         outcome = Outcome(bug, None, 0.0)
         print(f"  {error}", end="")
-    if options.record:
-        with options.record.open("a") as record:
-            record.write(json.dumps(_line(outcome, options.seed)) + "\n")
+    with options.record.open("a") as record:
+        record.write(json.dumps(_line(outcome, options.seed)) + "\n")
     return outcome
 
 
@@ -100,6 +104,20 @@ def _line(outcome: Outcome, seed: int) -> dict[str, object]:
         "tree": _tree(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def _latest(record: Path) -> Iterable[Mapping[str, Any]]:
+    """The last line of each bug that is planted still."""
+    lines = [json.loads(line) for line in record.read_text().splitlines()]
+    last = {line["bug"]: line for line in lines}
+    return [last[bug.name] for bug in BUGS if bug.name in last]
+
+
+def _remembered(line: Mapping[str, Any]) -> Outcome:
+    (bug,) = (bug for bug in BUGS if bug.name == line["bug"])
+    caught = line["verdict"] == "caught"
+    catch = Catch(line["tier"], line["test"], line["said"]) if caught else None
+    return Outcome(bug, catch, line["seconds"])
 
 
 def _tree() -> str:
