@@ -9,6 +9,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from sqlalchemy import make_url
 
 from tests.support.scans import error_of, in_turn, rows_of
 from tests.support.servers import MariaDBServer, PostgresServer
@@ -111,6 +112,29 @@ def test_a_superuser_is_refused_in_a_cluster(postgres_server: PostgresServer) ->
     (refused,) = in_turn(postgres_server.admin_url, "SELECT 1 AS id", in_cluster=True)
 
     assert error_of(refused).reason == "SuperuserRefused"
+
+
+@pytest.mark.parametrize(
+    "powerful",
+    ["pg_execute_server_program", "pg_read_server_files", "pg_write_server_files", "postgres"],
+)
+def test_nor_is_one_who_can_act_as_a_powerful_role(
+    postgres_server: PostgresServer, powerful: str
+) -> None:
+    url = make_url(postgres_server.create_database()).set(username="climber", password="up")
+    with postgres_server.connect() as connection:
+        connection.execute("CREATE ROLE climber LOGIN PASSWORD 'up' NOINHERIT")
+        connection.execute(f"GRANT {powerful} TO climber".encode())
+    try:
+        (refused,) = in_turn(
+            url.render_as_string(hide_password=False), "SELECT 1 AS id", in_cluster=True
+        )
+    finally:
+        with postgres_server.connect() as connection:
+            connection.execute("DROP ROLE climber")
+
+    assert error_of(refused).reason == "SuperuserRefused"
+    assert f"can act as {powerful}" in str(error_of(refused))
 
 
 def test_a_session_of_postgresql_is_left_as_it_was_found(postgres: str) -> None:

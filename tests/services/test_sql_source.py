@@ -298,7 +298,7 @@ def test_a_superuser_is_refused_in_a_cluster_and_warned_of_elsewhere(
         username=postgres_server.admin_name, password=postgres_server.admin_password
     )
     url = admin.render_as_string(hide_password=False)
-    assert "superuser" in look(url, "SELECT 1 AS id").warnings[0]
+    assert "can act as postgres" in look(url, "SELECT 1 AS id").warnings[0]
     error = failure(url, "SELECT 1 AS id", in_cluster=True)
     assert error.reason == "SuperuserRefused"
     assert postgres_server.admin_password not in str(error)

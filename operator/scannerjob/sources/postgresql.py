@@ -187,15 +187,27 @@ def _lenient(strict: type[Loader], otherwise: Callable[[bytes], Any]) -> type[Lo
     return Lenient
 
 
+# Its own name first. A query can take on whatever role it is a member of.
+_POWERFUL_ROLE = """
+    SELECT rolname FROM pg_roles
+    WHERE (rolsuper OR rolname IN
+        ('pg_execute_server_program', 'pg_read_server_files', 'pg_write_server_files'))
+    AND pg_has_role(session_user, oid, 'MEMBER')
+    ORDER BY rolname <> session_user, rolname LIMIT 1
+"""
+
+
 def _superuser_warning(connection: Connection, *, in_cluster: bool) -> Iterator[str]:
-    roles = "SELECT bool_or(rolsuper) FROM pg_roles WHERE rolname IN (current_user, session_user)"
-    if not connection.exec_driver_sql(roles).scalar_one():
+    powerful = connection.exec_driver_sql(_POWERFUL_ROLE).scalar()
+    if powerful is None:
         return
-    advice = "use one that may only read what the query needs"
+    message = (
+        f"the database's role can act as {powerful}, and so run programs or read and write files "
+        "there: use one that may only read what the query needs"
+    )
     if in_cluster:
-        message = f"the database's role is a superuser, who could run programs there: {advice}"
         raise SourceError("SuperuserRefused", message)
-    yield f"the database's role is a superuser: {advice}"
+    yield message
 
 
 def _explain(connection: Connection, statement: Statement) -> Mapping[str, Any]:
