@@ -64,7 +64,7 @@ class Step:
 class Plan:
     """What goes wrong in one trial. `recovery`: within which time after that all is asked again.
 
-    `patience`: how long all may take to be done.
+    `patience`: how long all may take to be done. `quiet`: how long it is watched after that.
     """
 
     name: str
@@ -72,6 +72,7 @@ class Plan:
     steps: Sequence[Step]
     recovery: float
     patience: float
+    quiet: float
 
     @property
     def family(self) -> str:
@@ -144,6 +145,8 @@ _WATCH = {
     ),
 }
 _LATE = (12.0, 13.0)
+# So long that what was read before it began cannot be what is acted on.
+_LONGER = (14.0, 16.0)
 _API = {
     "status-reply-lost": Variant("api-reply-lost", _STATUS_WRITES, _IN_CLUSTER),
     "status-request-lost": Variant("api-request-lost", _STATUS_WRITES, _IN_CLUSTER),
@@ -166,13 +169,16 @@ _API = {
     "conflicts": Variant("api-conflicts", {}, _IN_CLUSTER),
     "other-writer": Variant("other-writer", {"every": 0.05}, _IN_CLUSTER, (3.0, 6.0)),
     "down": Variant("api-down", {}, _IN_CLUSTER),
+    "down-for-long": Variant("api-down", {}, _OF_SOME, _LONGER, 14.0, numbers=1),
     "silent": Variant("api-silent", {}, _IN_CLUSTER, (3.0, 6.0), 14.0),
     "one-cut-off": Variant("api-silent", {"one": True}, _OF_TWO, (5.0, 8.0), 14.0),
 }
 _ROWS: Options = {"part": "database", "pattern": "FETCH|SELECT id", "size": 200}
 _DATABASE = {
     "refuses": Variant("down", {"part": "database"}, _DATABASES),
+    "refuses-for-long": Variant("down", {"part": "database"}, _OF_SOME, _LONGER, 14.0, numbers=1),
     "silent": Variant("silent", {"part": "database"}, _DATABASES, (3.0, 6.0), 10.0),
+    "silent-for-long": Variant("silent", {"part": "database"}, _OF_SOME, _LONGER, 14.0, numbers=1),
     "slow": Variant("slow", {"part": "database", "seconds": 0.2}, _DATABASES),
     "too-slow": Variant("slow", {"part": "database", "seconds": 2.5}, _DATABASES, (5.0, 8.0), 12.0),
     "cut": Variant("cut", _ROWS, _DATABASES),
@@ -197,6 +203,7 @@ _BROKER = {
 _CHANGED: Options = {"part": "guard", "pattern": "EVAL", "size": 0, "times": 2}
 _GUARD = {
     "refuses": Variant("down", {"part": "guard"}, _GUARDS),
+    "refuses-for-long": Variant("down", {"part": "guard"}, _GUARDS, _LONGER, 14.0, numbers=1),
     "silent": Variant("silent", {"part": "guard"}, _GUARDS, (3.0, 6.0), 14.0),
     "slow": Variant("slow", {"part": "guard", "seconds": 0.2}, _GUARDS),
     "reply-lost": Variant("cut", _CHANGED, _GUARDS, numbers=4),
@@ -243,6 +250,8 @@ FAMILIES: Mapping[str, Mapping[str, Variant]] = {
 _IMPATIENT = {"queryTimeout": "2s"}
 # How long it takes until all is done, in seconds: with nothing held, and where something may be.
 _LONG, _BRIEF = 90.0, 20.0
+# How long the first plan of each kind is watched when all is done: nothing is to be written then.
+_WATCHED = 8.0
 _PAIRS = 140
 # What is late, and what might take it for lost.
 _CHOSEN_PAIRS = (
@@ -257,6 +266,9 @@ _CHOSEN_PAIRS = (
 _NOT_PAIRED = (
     "beyond-send",
     "locked-for-long",
+    "down-for-long",
+    "refuses-for-long",
+    "silent-for-long",
     "status-late",
     "status-answered-late",
     "create-late",
@@ -327,6 +339,7 @@ def _plan(name: str, setting: str, variants: Sequence[Variant], *, upon: bool = 
         steps=tuple(steps),
         recovery=round(recovery, 1),
         patience=_BRIEF if _may_hold(base, variants) else _LONG,
+        quiet=_WATCHED if name.endswith("/1") else 1.0,
     )
 
 

@@ -56,7 +56,7 @@ def run(plan: Plan, stage: Stage, *, keep: bool = False) -> Verdict:
     with Trial(stage, plan.setting) as trial:
         trial.start()
         _carry_out(trial, plan)
-        verdict = trial.finish(within=plan.patience, recovery=plan.recovery)
+        verdict = trial.finish(plan.patience, recovery=plan.recovery, quiet=plan.quiet)
         if keep or not verdict.kept:
             folder = trial.keep()
             (folder / "history.pickle").write_bytes(pickle.dumps(verdict.history))

@@ -294,11 +294,16 @@ class Trial:
 
     # Ending it.
 
-    def finish(self, within: float = 120.0, *, recovery: float = RECOVERY) -> Verdict:
-        """Wait until all is done and quiet, or `within` is over, and judge what was observed."""
+    def finish(
+        self, within: float = 120.0, *, recovery: float = RECOVERY, quiet: float = 1.0
+    ) -> Verdict:
+        """Wait until all is done, or `within` is over, and judge what was observed.
+
+        Until so many seconds later, too: the status is to be right by then, and left alone.
+        """
         self.wait(self._is_done, within)
         changed = max([time.time(), *(each.end + recovery for each in self.faults)])
-        calm = changed + 2 * 0.5 + SLACK + 1.0
+        calm = changed + 2 * 0.5 + SLACK + quiet
         self.wait(lambda: time.time() > calm, within)
         self._witness.wait_caught_up()
         if self.setting.target == "celery":

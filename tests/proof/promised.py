@@ -13,8 +13,9 @@ class Promised:
     `broker` is None for Kubernetes Jobs. "redis" keeps a record of each launch
     (`maxmemory-policy noeviction`), "evicting redis" does not. `slack`: how much later one witness
     may be than another, in seconds. `send_deadline`: what was claimed is sent within that, or
-    never. `recovery`: how long after a fault everything is asked again, its longest rest included.
-    `lapse`: how long after a worker's death its lease is believed to have lapsed.
+    never. `cycle`: how long one takes at most, where nothing is wrong. `recovery`: how long after a
+    fault everything is asked again, its longest rest included. `lapse`: how long after a worker's
+    death its lease is believed to have lapsed.
     """
 
     broker: Literal["redis", "evicting redis", "rabbitmq", "sql"] | None
@@ -23,6 +24,7 @@ class Promised:
     republish: bool = False
     slack: float = 5.0
     send_deadline: float = 30.0
+    cycle: float = 5.0
     recovery: float = 60.0
     lapse: float = 45.0
 

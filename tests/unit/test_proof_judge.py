@@ -754,18 +754,34 @@ class TestStatus:
 class TestUnknown:
     PROMISE = "unknown never launches"
 
-    @pytest.mark.parametrize(("time", "kept"), [(41.0, True), (41.1, False), (60.0, True)])
+    @pytest.mark.parametrize(("time", "kept"), [(16.0, True), (16.1, False), (60.0, True)])
     def test_a_launch_while_a_source_is_away(self, time: float, kept: bool) -> None:
-        fault = Fault("database", 10, 60)
+        fault = Fault("guard", 10, 60)
         history = of_messages(message("a1", time), faults=[fault], end=99.0)
         found = broken(self.PROMISE, history, GUARDED)
         assert (not found) == kept
         if found:
             assert texts(found[0]) == [
-                "fault begins: database",
+                "fault begins: guard",
                 "message a1 for row [a] is published",
-                "fault ends: database",
+                "fault ends: guard",
             ]
+
+    @pytest.mark.parametrize(("time", "kept"), [(41.0, True), (41.1, False)])
+    def test_where_more_goes_wrong_a_launch_may_hang_until_its_deadline(
+        self, time: float, kept: bool
+    ) -> None:
+        for other in (Fault("flaky", 0, 5), Fault("api", 50, 55)):
+            history = of_messages(message("a1", time), faults=[Fault("guard", 10, 60), other])
+            assert bool(broken(self.PROMISE, history, GUARDED)) != kept
+
+    @pytest.mark.parametrize(("time", "kept"), [(16.0, True), (16.1, False), (60.0, True)])
+    def test_a_claim_while_the_rows_cannot_be_read(self, time: float, kept: bool) -> None:
+        claimed = version(time, items=(item("a1", "Claimed"),), active=1)
+        for kind in ("database", "guard"):
+            history = History(99.0, [version(0.0), claimed], faults=[Fault(kind, 10, 60)])
+            found = broken(self.PROMISE, history, GUARDED)
+            assert (not found) == (kept or kind == "guard")
 
     def test_a_second_send_is_one_too(self) -> None:
         history = of_messages(
