@@ -5,9 +5,8 @@ from __future__ import annotations
 import itertools
 import time
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Annotated
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Annotated, Any
 
 import typer
 
@@ -27,6 +26,7 @@ from tests.harness.setting import Target
 from tests.harness.trial import Verdict
 
 RECORD = REPOSITORY / "docs" / "proof" / "crash.jsonl"
+KIND = "crash"
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -34,7 +34,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False)
 @app.command()
 def prove(
     kills: Annotated[
-        int, typer.Option(help="How many are to be in the record, per target.")
+        int, typer.Option(help="How many are to be in the record for this code, per target.")
     ] = 1000,
     minutes: Minutes = 240,
     target: Annotated[
@@ -44,7 +44,7 @@ def prove(
     part: Part = "",
     record: RecordFile = RECORD,
 ) -> None:
-    """Kill until the record has so many kills for each target; exits 1 if a promise was broken."""
+    """Kill so often for each target; goes on where the record ends; exits 1 if a promise broke."""
     targets: list[Target] = [each for each in ("celery", "job") if each in (target or [each])]
     if not part:
         options = [*("--kills", str(kills)), *("--minutes", str(minutes))]
@@ -58,7 +58,8 @@ def prove(
     with stage() as opened:
         for each in targets:
             for one in _plans(each, mine, parts, Record(record)):
-                if time.monotonic() > deadline or _killed(record)[each] >= kills:
+                done = _killed(Record(record).of_this_code(KIND))[each]
+                if time.monotonic() > deadline or done >= kills:
                     break
                 broken += not _try(one, run(one, opened), each, Record(record))
     raise typer.Exit(bool(broken))
@@ -76,12 +77,15 @@ def replay(target: Target, seed: int) -> None:
 @app.command()
 def summary(record: RecordFile = RECORD) -> None:
     """Print what the record has: kills by target and by point, and what was broken."""
-    killed = _killed(record)
-    lines = list(Record(record).lines("crash"))
+    lines = list(Record(record).lines(KIND))
+    killed, here = _killed(lines), _killed(Record(record).of_this_code(KIND))
     for target, count in sorted(killed.items()):
         of_target = [line for line in lines if line["target"] == target]
         broken = sum(line["verdict"] != "kept" for line in of_target)
-        print(f"{target}: {count} kills in {len(of_target)} trials, {broken} with a broken promise")
+        print(
+            f"{target}: {count} kills in {len(of_target)} trials, {broken} with a broken promise; "
+            f"{here[target]} of them on this code"
+        )
     points: Counter[str] = Counter()
     for line in lines:
         points.update(line["points"])
@@ -91,15 +95,16 @@ def summary(record: RecordFile = RECORD) -> None:
 
 def _plans(target: Target, part: int, parts: int, record: Record) -> Iterator[Plan]:
     """Those of this part that were not tried yet."""
-    tried = {line["seed"] for line in record.lines("crash") if line["target"] == target}
+    here = record.of_this_code(KIND)
+    tried = {line["seed"] for line in here if line["target"] == target}
     for seed in itertools.count(1 + part, parts):
         if seed not in tried:
             yield plan(seed, target)
 
 
-def _killed(record: Path) -> Counter[str]:
+def _killed(lines: Iterable[Mapping[str, Any]]) -> Counter[str]:
     killed: Counter[str] = Counter()
-    for line in Record(record).lines("crash"):
+    for line in lines:
         killed[line["target"]] += line["kills"]
     return killed
 
@@ -108,7 +113,7 @@ def _try(one: Plan, verdict: Verdict, target: str, record: Record) -> bool:
     kills, points = verdict.notes["kills"], verdict.notes["points"]
     name = f"{target} {one.seed} ({one.setting}), {kills} killed"
     more = {"target": target, "kills": kills, "points": points}
-    note(record, "crash", one.seed, one.setting, verdict, name, **more)
+    note(record, KIND, one.seed, one.setting, verdict, name, **more)
     return verdict.kept
 
 

@@ -23,7 +23,7 @@ from tests.harness.campaign import (
     side_by_side,
     stage,
 )
-from tests.harness.record import REPOSITORY, Record, tree
+from tests.harness.record import REPOSITORY, Record
 from tests.harness.stage import Stage
 
 KIND = "fault"
@@ -102,7 +102,7 @@ def replay(plan: str) -> None:
 def summary(record: RecordFile = RECORD) -> None:
     """Print what the record has for this code, by family, and which plans broke a promise."""
     every = list(Record(record).lines(KIND))
-    lines = [line for line in every if line["tree"] == tree()]
+    lines = list(Record(record).of_this_code(KIND))
     counts = Counter(plans()[line["seed"]].family for line in lines)
     broken = sorted(line["seed"] for line in lines if line["verdict"] != "kept")
     for family, count in counts.most_common():
@@ -115,7 +115,7 @@ def summary(record: RecordFile = RECORD) -> None:
 
 
 def _tried(record: Path) -> set[str]:
-    return {line["seed"] for line in Record(record).lines(KIND) if line["tree"] == tree()}
+    return {line["seed"] for line in Record(record).of_this_code(KIND)}
 
 
 def _try(opened: Stage, name: str, record: Record) -> bool:

@@ -43,6 +43,10 @@ class Record:
                 if line["kind"] == kind:
                     yield line
 
+    def of_this_code(self, kind: str) -> Iterator[Mapping[str, Any]]:
+        """Those of one kind that tell of the code as it is."""
+        return (line for line in self.lines(kind) if line["tree"] == tree())
+
 
 # What only shows things to people, of the operator's folder: it keeps and breaks no promise.
 _SHOWS = ("cli/", "demo/", "logs.py")

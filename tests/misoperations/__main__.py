@@ -35,13 +35,13 @@ _TARGETS: tuple[Target, ...] = ("celery", "job")
 
 @app.command()
 def prove(
-    rounds: Annotated[int, typer.Option(help="How often each change is to be in the record.")] = 1,
+    rounds: Annotated[int, typer.Option(help="How often each change is made.")] = 1,
     minutes: Minutes = 240,
     stages: Stages = 2,
     part: Part = "",
     record: RecordFile = RECORD,
 ) -> None:
-    """Make each change so many times; exits 1 if anything was not as it should be."""
+    """Make each change; goes on where the record ends; exits 1 if anything was not as it should."""
     if not part:
         options = ["--rounds", str(rounds), "--minutes", str(minutes), "--record", str(record)]
         code = side_by_side("tests.misoperations", ["prove", *options], stages)
@@ -84,7 +84,7 @@ def summary(record: RecordFile = RECORD) -> None:
 
 def _plans(rounds: int, record: Record) -> Iterator[tuple[Target, Plan]]:
     """Those that were not tried yet."""
-    tried = {(line["target"], line["seed"]) for line in record.lines(KIND)}
+    tried = {(line["target"], line["seed"]) for line in record.of_this_code(KIND)}
     for target in _TARGETS:
         for seed in range(1, rounds * HANDS[target] + 1):
             if (target, seed) not in tried:
