@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
@@ -65,11 +66,15 @@ def test_a_row_that_its_launch_has_left_undone_is_tried_so_often_and_parked() ->
         assert len(world.workers.executed) == world.setup.attempts
 
 
-def test_a_launch_that_may_be_on_its_way_keeps_its_slot_when_its_row_has_left() -> None:
+@pytest.mark.parametrize("ahead", [timedelta(0), timedelta(hours=1)], ids=["", "clock set"])
+def test_a_launch_that_may_be_on_its_way_keeps_its_slot_when_its_row_has_left(
+    ahead: timedelta,
+) -> None:
     with closing(World(replace(_BY_ROW, rows=1))) as world:
         while not world.operators[0].where.startswith("target.launch"):
             world.step(0)
         world.step(0, Fault.LATE)
+        world.ahead = ahead
         world.finish_row("[0]")
         _let_time_pass(world)
         world.brokers[0].land_late(0)
