@@ -42,16 +42,19 @@ def rows_with(url: str, texts: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def test_a_worker_gets_every_value_as_it_stands_in_its_row(
-    postgres_url: str, redis_url: str, tmp_path: Path
+    postgres_url: str, sqlite: str, redis_url: str, tmp_path: Path
 ) -> None:
     rows = rows_with(postgres_url, TEXTS)
+    # PostgreSQL has no text with a NUL in it.
+    (with_nul,) = look(sqlite, "SELECT 1 AS id, 'one' || char(0) || 'two' AS title").values
+    assert with_nul["title"] == "one\0two"
     others = look(
         postgres_url,
         "SELECT 1 AS __proto__, 2 AS args, 3 AS kwargs, 4 AS task_id, 5 AS fun, 6 AS request, "
         """'{"a": [1, null, {"$(x)": "\\u0000"}]}'::json AS nested, 9007199254740993 AS big""",
     ).values
     assert [row["title"] for row in rows] == list(TEXTS)
-    sends = [make_send(row) for row in (*rows, *others)]
+    sends = [make_send(row) for row in (*rows, with_nul, *others)]
 
     with Worker(tmp_path, redis_url) as worker:
         launch(opened(redis_url), sends)

@@ -30,6 +30,21 @@ def test_values_beyond_all_bounds_hold_back_their_own_row_alone(postgres_url: st
     assert all(re.match(r"row \[\d\]: ", problem) for problem in found.rows.problems)
 
 
+@pytest.mark.parametrize("name", ["postgres", "mariadb"])
+def test_a_value_of_a_mebibyte_holds_back_its_own_row_alone(
+    name: str, request: pytest.FixtureRequest
+) -> None:
+    # It would fit neither into the environment of a program nor into what the API server stores.
+    query = "SELECT 1 AS id, repeat('x', 1048576) AS v UNION ALL SELECT 2, 'good'"
+
+    found = look(request.getfixturevalue(f"{name}_url"), query)
+
+    assert found.values == [{"id": 2, "v": "good"}]
+    (problem,) = found.rows.problems
+    assert problem.startswith("row [1]: ")
+    assert "64 KiB" in problem
+
+
 def test_times_beyond_all_calendars_arrive_as_the_databases_text(postgres_url: str) -> None:
     times = {
         "a": "'infinity'::date",
