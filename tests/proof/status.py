@@ -17,12 +17,14 @@ PROMISE = "status equals reality"
 _SCAN_NOTED = 290.0
 # So often a condition may change by the clock alone: Stalled, WorkersMissing and the like.
 _BY_THE_CLOCK = 6
+_COUNTED = {"waiting": "Waiting", "parked": "Parked", "cooling": "Cooling"}
 
 
 def check(run: Run) -> Iterator[Violation]:
     """Within two intervals of the last change the status equals reality, and then it is quiet.
 
-    `active` is the number of launches that are out; nothing more is written but `lastScanTime` now
+    `active` is the number of launches that are out, the other numbers are those of its items, and
+    where nothing may be held for good it is ready; nothing more is written but `lastScanTime` now
     and then, and what time alone brings about.
     """
     for uid, versions in run.history.versions_of.items():
@@ -30,6 +32,8 @@ def check(run: Run) -> Iterator[Violation]:
         if due < inf:
             before = [each for each in versions if each.time <= due]
             yield from _active(run, uid, before[-1], due)
+            yield from _counts(uid, before[-1])
+            yield from _ready(run, uid, before[-1])
             yield from _noise(run, uid, before, [each for each in versions if each.time > due])
 
 
@@ -44,6 +48,24 @@ def _active(run: Run, uid: str, told: Version, due: float) -> Iterator[Violation
         out = surely if active < len(surely) else perhaps
         sentence = f"{uid} says that {active} are out; there are {len(out)}"
         yield violation(PROMISE, sentence, [told.moment(), *(each.begin() for each in out)])
+
+
+def _counts(uid: str, told: Version) -> Iterator[Violation]:
+    for field, phase in _COUNTED.items():
+        there = sum(item["phase"] == phase for item in told.items)
+        said = told.status.get(field, there)
+        if said != there:
+            sentence = f"{uid} says that {said} are {field}; there are {there}"
+            yield violation(PROMISE, sentence, [told.moment()])
+
+
+def _ready(run: Run, uid: str, told: Version) -> Iterator[Violation]:
+    conditions = told.status.get("conditions") or ()
+    ready = next((each for each in conditions if each["type"] == "Ready"), None)
+    may_launch = run.promised.sends_again and not told.spec.get("suspend")
+    if may_launch and ready is not None and ready["status"] != "True":
+        sentence = f"{uid} says that it is not ready: {ready.get('reason')}"
+        yield violation(PROMISE, sentence, [told.moment()])
 
 
 def _may_be_held(run: Run, uid: str, item: Mapping[str, Any], due: float) -> bool:

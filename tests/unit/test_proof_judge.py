@@ -716,6 +716,19 @@ class TestStatus:
         long_ago = replace(history, rows=[row("a", until=2.0), row("b", until=80.0)])
         must_accuse(self.PROMISE, long_ago, GUARDED)
 
+    def test_numbers_that_are_not_those_of_its_items(self) -> None:
+        waits = (item("a1", "Waiting", until=at(600)),)
+        for number, kept in ((1, True), (7, False)):
+            told = version(1.0, items=waits, waiting=number)
+            found = broken(self.PROMISE, History(30.0, [version(0.0), told]), JOBS)
+            assert (not found) == kept
+
+    def test_one_that_is_not_ready_when_all_is_calm(self) -> None:
+        for status, kept in (("True", True), ("False", False)):
+            said = [{"type": "Ready", "status": status, "reason": "DatabaseUnreachable"}]
+            history = History(30.0, [version(0.0), version(1.0, conditions=said)])
+            assert (not broken(self.PROMISE, history, JOBS)) == kept
+
     def quiet(self, *later: Version) -> History:
         first = version(1.0, lastScanTime=at(1))
         return History(1000.0, [version(0.0), first, *later])
