@@ -108,6 +108,8 @@ def summary(record: RecordFile = RECORD) -> None:
     for family, count in counts.most_common():
         typer.echo(f"{count:5}  {family}")
     typer.echo(f"{counts.total():5}  in all, {len(broken)} with a broken promise")
+    vain = sum(line.get("hits") == 0 for line in lines)
+    typer.echo(f"{vain:5}  of them in which nothing came that was to go wrong")
     of_any = len({line["seed"] for line in every})
     typer.echo(f"{of_any:5}  plans that were tried on this code or an earlier one")
     for name in broken:
@@ -121,7 +123,7 @@ def _tried(record: Path) -> set[str]:
 def _try(opened: Stage, name: str, record: Record) -> bool:
     plan = plans()[name]
     verdict = run(plan, opened)
-    note(record, KIND, name, plan.setting, verdict, name)
+    note(record, KIND, name, plan.setting, verdict, name, hits=verdict.notes["hits"])
     return verdict.kept
 
 

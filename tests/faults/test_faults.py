@@ -25,11 +25,14 @@ def opened() -> Iterator[Stage]:
     [
         "watch/one-back-in-time/jobs-two/1",
         "guard/reply-lost/guarded-rabbit-two/1",
+        # A name was free by the clock of a replica that is an hour ahead, while a create of it was
+        # on its way still.
+        "pair/api-create-late+clock-one-ahead/jobs-two/1",
         "state/disk-full/alone-guarded-two/1",
     ],
 )
 def test_no_promise_is_broken_by_faults(opened: Stage, name: str) -> None:
     verdict = run(plans()[name], opened)
     assert verdict.kept, f"python -m tests.faults replay {name}\n{verdict}"
-    assert len(verdict.history.faults) == len(plans()[name].steps)
+    assert verdict.notes["hits"] != 0
     assert verdict.done > 20

@@ -88,6 +88,8 @@ class Trial:
         self.operators: list[Operator] = []
         self.faults: list[Fault] = []
         self.excuses: list[Excuse] = []
+        # How many answers of servers were cut short; None if none was to be.
+        self.cuts: int | None = None
         self._inserted = 0
         self._kubelet: Kubelet | None = None
         self._ends = ExitStack()
@@ -313,7 +315,16 @@ class Trial:
         violations = judge(history, promised)
         done = sum(row.until < inf for row in history.rows)
         seconds = time.time() - self._began
-        return Verdict(violations, history, seconds, done, complaints=list(self._tracebacks()))
+        notes = {"hits": self._hits()}
+        return Verdict(violations, history, seconds, done, notes, list(self._tracebacks()))
+
+    def _hits(self) -> int | None:
+        """How many calls and answers went wrong, where that can be counted."""
+        of_api = (
+            self.api.hits() if self.setting.proxied and self.setting.way == "operator" else None
+        )
+        counted = [each for each in (of_api, self.cuts) if each is not None]
+        return sum(counted) if counted else None
 
     def _tracebacks(self) -> Iterator[str]:
         """Whatever goes wrong outside, a log tells of it in words."""

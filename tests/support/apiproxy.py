@@ -67,6 +67,7 @@ class ApiProxy(OwnLoop):
         self._tls.load_cert_chain(self._certificate, key)
         self._seen: list[Request] = []
         self._rules: list[Rule] = []
+        self._ever: list[Rule] = []
         self._stale: dict[tuple[Rule, str], bytes] = {}
         self._watches: set[_Watch] = set()
         self._forwarding: set[asyncio.Task[web.Response]] = set()
@@ -93,6 +94,7 @@ class ApiProxy(OwnLoop):
     ) -> Rule:
         """Let this happen to requests of this method whose path has a match of this pattern."""
         rule = Rule(fault, method, path, when, times)
+        self._ever.append(rule)
         self._wait_for(self._add(rule))
         return rule
 
@@ -100,6 +102,10 @@ class ApiProxy(OwnLoop):
         """Let these happen no more; without any, none at all."""
         kept = [rule for rule in self._rules if rules and rule not in rules]
         self._wait_for(self._set(kept))
+
+    def hits(self) -> int | None:
+        """How many requests went wrong in all; None if nothing was ever to."""
+        return sum(len(rule.hits) for rule in self._ever) if self._ever else None
 
     def requests(self, method: str | None = None, path: str = "") -> list[Request]:
         """What was asked until now, in the order in which it arrived."""

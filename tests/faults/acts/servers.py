@@ -61,6 +61,7 @@ def cut(trial: Trial, options: Options) -> Iterator[Over]:
     )
     with trial.fault(FLAKY):
         yield lambda: rule.hits == times
+        trial.cuts = (trial.cuts or 0) + rule.hits
         proxy.restore()
 
 
