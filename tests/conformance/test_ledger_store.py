@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import create_engine, text
+from sqlalchemy import Engine, create_engine, event, text
 
 from scannerjob.ports import ConfigurationError, ConflictError, PortError, Ref, UnknownOutcomeError
 from scannerjob.stores.database import filesystem_of
@@ -201,6 +201,33 @@ class TestSqliteStore(SqlStoreSuite, UnansweredSuite):
             asyncio.run(store.write(snapshot, status(launched=1)))
         assert error.value.reason == "LedgerLost"
         assert not world.file.exists()
+
+    def test_a_full_disk_loses_a_write_and_nothing_else(self, world: SqliteWorld) -> None:
+        _, snapshot = asyncio.run(self.applied(world))
+        longer = status(items=1000)
+        with _no_room_for_more():
+            full = asyncio.run(world.store())
+            with pytest.raises(PortError, match="full"):
+                asyncio.run(full.write(snapshot, longer))
+            found = asyncio.run(read(full, self.REF))
+            assert found == snapshot
+        roomy = asyncio.run(world.store())
+        assert asyncio.run(roomy.write(snapshot, longer)).status == longer
+
+
+@contextmanager
+def _no_room_for_more() -> Iterator[None]:
+    """SQLite's files do not grow, as on a disk without space."""
+
+    def limit(connection: Any, _: Any) -> None:
+        (pages,) = connection.execute("PRAGMA page_count").fetchone()
+        connection.execute(f"PRAGMA max_page_count = {pages}")
+
+    event.listen(Engine, "connect", limit)
+    try:
+        yield
+    finally:
+        event.remove(Engine, "connect", limit)
 
 
 class TestPostgresStore(SqlServerSuite):
