@@ -81,6 +81,16 @@ def test_a_launch_that_may_be_on_its_way_keeps_its_slot_when_its_row_has_left(
         world.recover()
 
 
+def test_what_is_in_doubt_at_one_broker_is_not_sent_to_another() -> None:
+    with closing(World(replace(_BY_ROW, idempotent=True, rows=1))) as world:
+        while not world.operators[0].where.startswith("target.launch"):
+            world.step(0)
+        world.step(0, Fault.LANDED)
+        world.edit_broker()
+        _let_time_pass(world)
+        world.recover()
+
+
 def _work_on(world: World, name: str) -> None:
     for other in world.rows.keys() - {name}:
         world.finish_row(other)
