@@ -7,7 +7,7 @@ about so many steps instead of the few of a test run.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, timedelta
 from typing import Any
@@ -22,6 +22,7 @@ from scannerjob.model.reading import is_gone
 from scannerjob.observer import Observer
 from scannerjob.scan import Scanner
 from scannerjob.targets.job import target
+from scannerjob.targets.job.outcomes import Pod, alive
 from scannerjob.targets.job.seen import SeenJobs
 from scannerjob.targets.job.target import JobTarget
 from scannerjob.targets.job.view import JobView, view
@@ -108,6 +109,13 @@ def _has_ended(seen: Mapping[str, Observation] | None, launch: str) -> bool:
 def _jobs_sent_twice_are_gone_at_once(patch: pytest.MonkeyPatch) -> None:
     for module in (reading, settle):
         patch.setattr(module, "is_gone", _is_gone_at_once)
+
+
+def _what_has_not_started_is_dead(patch: pytest.MonkeyPatch) -> None:
+    def started(pods: Iterable[Pod]) -> Mapping[str, str]:
+        return alive(pod for pod in pods if pod["status"]["phase"] == "Running")
+
+    patch.setattr(target, "alive", started)
 
 
 def _is_gone_at_once(item: Item, seen: Observation | None, facts: Facts) -> bool:
@@ -210,6 +218,16 @@ def _the_job_ends_and_goes_by_a_fast_clock(world: World) -> None:
     _the_job_ends_and_goes(world)
 
 
+def _the_job_of_a_pod_that_waits_is_deleted(world: World) -> None:
+    """... by hand; the pod may start for as long as it is there."""
+    world.finish_cycle(0)
+    world.cluster.control()
+    world.cluster.delete(0)
+    for _ in range(3):
+        world.advance(61)
+        world.finish_cycle(0)
+
+
 def _the_job_is_deleted_by_hand(world: World) -> None:
     _a_create_comes_late(world)
     _go_on_until(world, lambda: world.cluster.jobs)
@@ -284,6 +302,7 @@ def _a_node_is_lost(world: World) -> None:
 WAYS: dict[Callable[[World], None], Callable[[pytest.MonkeyPatch], None]] = {
     _the_job_ends_and_goes: _names_are_free_once_their_end_is_counted,
     _the_job_ends_and_goes_by_a_fast_clock: _an_end_is_as_old_as_its_date,
+    _the_job_of_a_pod_that_waits_is_deleted: _what_has_not_started_is_dead,
     _the_job_is_deleted_by_hand: _jobs_sent_twice_are_gone_at_once,
     _the_late_job_is_deleted_by_hand: _a_job_is_made_again_beside_a_pod_of_the_first,
     _the_watch_tells_late: _late_words_are_taken_in,
