@@ -16,7 +16,9 @@ from tests.chart.test_templates import CRD, EVERYTHING
 from tests.support.controlplane import ControlPlane, KubectlError
 from tests.support.helm import CHART, RELEASE, HelmError, Release, Values, helm
 from tests.support.kubelet import Kubelet
-from tests.support.pods import Pod
+from tests.support.pods import Pod, expanded
+from tests.support.ports import free_port
+from tests.support.processes import Process
 from tests.support.waiting import eventually
 
 CRD_NAME = "scannerjobs.scannerjob.dev"
@@ -169,23 +171,41 @@ def test_an_upgrade_brings_the_kind_up_to_date_and_a_rollback_takes_it_back(
     assert plane.get("scannerjob", "pages", "-n", namespace)["spec"]["concurrency"] == 10
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("values", [{}, {"watchNamespaces": ["default"]}])
 def test_a_release_is_tested_under_the_operators_own_rights(
-    plane: ControlPlane, namespace: str, release_of_either: Release, values: Values
+    plane: ControlPlane, namespace: str, release_of_either: Release, tmp_path: Path, values: Values
 ) -> None:
-    def run(pod: Pod) -> None:
+    said: list[str] = []
+
+    def scannerjob(*arguments: str) -> list[str]:
+        return [sys.executable, "-m", "scannerjob", *arguments]
+
+    def env() -> dict[str, str]:
         account = plane.kubeconfig_for(RELEASE, namespace=namespace)
-        command = [sys.executable, "-m", "scannerjob", *pod.program.command]
-        env = {**os.environ, "KUBECONFIG": str(account)}
-        subprocess.run(command, check=True, capture_output=True, env=env)
+        return {**os.environ, "KUBECONFIG": str(account)}
+
+    def run(pod: Pod) -> None:
+        for container in pod.manifest["spec"]["containers"]:
+            command = scannerjob(*expanded(container).command)
+            done = subprocess.run(command, check=False, capture_output=True, text=True, env=env())
+            said.append(done.stderr)
+            done.check_returncode()
 
     release_of_either.install({"replicas": 0, **values})
     with Kubelet(plane.kubeconfig(), [namespace], work=run):
-        assert "Phase:          Succeeded" in release_of_either.test()
-        kind = "role" if values else "clusterrole"
-        plane.kubectl("delete", kind, RELEASE, "-n", "default")
         with pytest.raises(HelmError, match="failed"):
             release_of_either.test()
+        assert "no operator works" in said[-1]
+        assert f"kubectl --namespace {namespace} get deployments" in said[-1]
+        options = args(plane, namespace)
+        options[options.index("--health-port") + 1] = str(free_port())
+        with Process(scannerjob(*options), log=tmp_path / "operator.log", env=env()):
+            assert "Phase:          Succeeded" in release_of_either.test()
+            kind = "role" if values else "clusterrole"
+            plane.kubectl("delete", kind, RELEASE, "-n", "default")
+            with pytest.raises(HelmError, match="failed"):
+                release_of_either.test()
 
 
 def test_a_crd_that_was_installed_otherwise(plane: ControlPlane, release: Release) -> None:

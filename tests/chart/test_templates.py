@@ -138,10 +138,24 @@ def test_the_pod_that_tests_a_release_is_none_of_the_operators() -> None:
     assert not selector.items() <= pod["metadata"]["labels"].items()
 
 
-def test_a_release_is_tested_in_each_namespace_that_it_serves() -> None:
+def test_a_release_is_tested_in_each_namespace_that_it_serves_and_by_its_lease() -> None:
     (pod,) = [each for each in template(EVERYTHING) if each["kind"] == "Pod"]
     args = [container["args"] for container in pod["spec"]["containers"]]
-    assert args == [["status", "--namespace", "docs"], ["status", "--namespace", "billing"]]
+    assert args == [
+        ["status", "--namespace", "docs"],
+        ["status", "--namespace", "billing"],
+        ["alive", "--lease-name", "scanners", "--lease-namespace", "default"],
+    ]
+    (pod,) = [each for each in template(MINIMUM) if each["kind"] == "Pod"]
+    args = [container["args"] for container in pod["spec"]["containers"]]
+    assert args == [["status", "--all-namespaces"]]
+
+
+def test_the_program_takes_the_arguments_of_the_pod_that_tests_a_release() -> None:
+    (pod,) = [each for each in template(EVERYTHING) if each["kind"] == "Pod"]
+    for container in pod["spec"]["containers"]:
+        assert CliRunner().invoke(app, [*container["args"], "--help"]).exit_code == 0
+        assert CliRunner().invoke(app, [*container["args"], "--no-such-option"]).exit_code == 2
 
 
 @pytest.mark.parametrize("version", ["helm", "helm3"])
