@@ -92,6 +92,7 @@ def test_the_notes_say_what_to_do_next(release: Release) -> None:
     notes = release.install()
     assert "serves all namespaces" in notes
     assert f"--namespace {release.namespace} rollout status deployment/{RELEASE}" in notes
+    assert f"helm --namespace {release.namespace} test {RELEASE}" in notes
     assert "kubectl explain scannerjob.spec" in notes
     assert f"kubectl delete crd {CRD_NAME}" in notes
     notes = release.upgrade({"watchNamespaces": ["default"], "crds": {"keep": False}})

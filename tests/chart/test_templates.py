@@ -16,7 +16,16 @@ import yaml
 from typer.testing import CliRunner
 
 from scannerjob.cli.commands import app
-from tests.support.helm import CHART, HelmError, Manifest, Values, helm, rights, template
+from tests.support.helm import (
+    CHART,
+    RELEASE,
+    HelmError,
+    Manifest,
+    Values,
+    helm,
+    rights,
+    template,
+)
 
 REPOSITORY = CHART.parents[1]
 CRD = REPOSITORY / "crds" / "scannerjob.dev_scannerjobs.yaml"
@@ -452,3 +461,19 @@ def test_the_program_takes_the_deployments_arguments(values: Values | None) -> N
     arguments = [*container(values)["args"], "--help"]
     assert CliRunner().invoke(app, arguments).exit_code == 0
     assert CliRunner().invoke(app, [*arguments, "--no-such-option"]).exit_code == 2
+
+
+@pytest.mark.parametrize("values", [None, EVERYTHING], ids=["defaults", "everything"])
+def test_the_program_takes_what_the_notes_say(values: Values | None) -> None:
+    printed = helm("install", RELEASE, CHART, "--dry-run=client", values=values)
+    notes = printed.partition("NOTES:")[2]
+    lines = [line.split() for line in notes.splitlines() if line.startswith("    ")]
+    typed = [words[2:] for words in lines if words[:2] == ["kubectl", "scannerjob"]]
+    assert [words[0] for words in typed] == ["init", "preview", "explain"]
+    for words in typed:
+        assert CliRunner().invoke(app, [*words, "--help"]).exit_code == 0
+        assert CliRunner().invoke(app, [*words, "--no-such-option"]).exit_code == 2
+    # What is applied is the file that was written.
+    written = typed[0][typed[0].index("--output") + 1]
+    assert f"kubectl apply --filename {written}" in notes
+    assert (typed[0][1:3] == ["--namespace", "docs"]) is (values is EVERYTHING)
