@@ -10,12 +10,17 @@ FROM ${PYTHON} AS build
 WORKDIR /source
 COPY constraints.txt pyproject.toml README.md LICENSE ./
 COPY operator operator
-# Without pip: what is copied from here can install nothing.
+# Without pip: what is copied from here can install nothing. What pip builds the wheel with is pinned
+# by the environment, which --constraint does not reach: by the one name up to pip 25, then the other.
 RUN python -m venv --without-pip /opt/scannerjob \
-    && python -m pip --python /opt/scannerjob/bin/python install --no-cache-dir \
-        --disable-pip-version-check --constraint constraints.txt '.[operator,postgresql,mysql]'
+    && PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt python -m pip \
+        --python /opt/scannerjob/bin/python install --no-cache-dir --disable-pip-version-check \
+        --constraint constraints.txt '.[operator,postgresql,mysql]'
 
 FROM ${PYTHON}
+# The base's own pip, and what makes it anew: nothing is left that installs or builds packages.
+RUN python -m pip uninstall --yes --root-user-action ignore pip setuptools wheel \
+    && rm -rf /usr/local/lib/python3*/ensurepip
 RUN useradd --uid 65532 --no-create-home --shell /usr/sbin/nologin scannerjob
 COPY --from=build /opt/scannerjob /opt/scannerjob
 ENV PATH=/opt/scannerjob/bin:$PATH PYTHONUNBUFFERED=1

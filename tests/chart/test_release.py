@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,12 +17,14 @@ from tests.chart.test_templates import CRD, EVERYTHING
 from tests.support.controlplane import ControlPlane, KubectlError
 from tests.support.helm import CHART, RELEASE, HelmError, Release, Values, helm
 from tests.support.kubelet import Kubelet
-from tests.support.pods import Pod
+from tests.support.pods import Pod, expanded
+from tests.support.ports import free_port
+from tests.support.processes import Process
 from tests.support.waiting import eventually
 
 CRD_NAME = "scannerjobs.scannerjob.dev"
 KINDS = "deployments,serviceaccounts,roles,rolebindings,clusterroles,clusterrolebindings"
-SCANNER_JOB = {
+SCANNER_JOB: dict[str, Any] = {
     "apiVersion": "scannerjob.dev/v1alpha1",
     "kind": "ScannerJob",
     "metadata": {"name": "pages"},
@@ -90,6 +93,7 @@ def test_the_notes_say_what_to_do_next(release: Release) -> None:
     notes = release.install()
     assert "serves all namespaces" in notes
     assert f"--namespace {release.namespace} rollout status deployment/{RELEASE}" in notes
+    assert f"helm --namespace {release.namespace} test {RELEASE}" in notes
     assert "kubectl explain scannerjob.spec" in notes
     assert f"kubectl delete crd {CRD_NAME}" in notes
     notes = release.upgrade({"watchNamespaces": ["default"], "crds": {"keep": False}})
@@ -169,23 +173,48 @@ def test_an_upgrade_brings_the_kind_up_to_date_and_a_rollback_takes_it_back(
     assert plane.get("scannerjob", "pages", "-n", namespace)["spec"]["concurrency"] == 10
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("values", [{}, {"watchNamespaces": ["default"]}])
 def test_a_release_is_tested_under_the_operators_own_rights(
-    plane: ControlPlane, namespace: str, release_of_either: Release, values: Values
+    plane: ControlPlane, namespace: str, release_of_either: Release, tmp_path: Path, values: Values
 ) -> None:
-    def run(pod: Pod) -> None:
+    said: list[str] = []
+    # Helm waits for 50 s in all: where nobody works that need not be waited for as long.
+    impatient = {"alive": ["--timeout", "12"]}
+
+    def scannerjob(*arguments: str) -> list[str]:
+        return [sys.executable, "-m", "scannerjob", *arguments]
+
+    def env() -> dict[str, str]:
         account = plane.kubeconfig_for(RELEASE, namespace=namespace)
-        command = [sys.executable, "-m", "scannerjob", *pod.program.command]
-        env = {**os.environ, "KUBECONFIG": str(account)}
-        subprocess.run(command, check=True, capture_output=True, env=env)
+        return {**os.environ, "KUBECONFIG": str(account)}
+
+    def run(pod: Pod) -> None:
+        for container in pod.manifest["spec"]["containers"]:
+            options = impatient.get(container["name"], [])
+            command = scannerjob(*expanded(container).command, *options)
+            done = subprocess.run(command, check=False, capture_output=True, text=True, env=env())
+            said.append(done.stderr)
+            done.check_returncode()
 
     release_of_either.install({"replicas": 0, **values})
+    plane.kubectl("wait", "--for=condition=Established", f"crd/{CRD_NAME}", "--timeout=30s")
     with Kubelet(plane.kubeconfig(), [namespace], work=run):
-        assert "Phase:          Succeeded" in release_of_either.test()
-        kind = "role" if values else "clusterrole"
-        plane.kubectl("delete", kind, RELEASE, "-n", "default")
         with pytest.raises(HelmError, match="failed"):
             release_of_either.test()
+        assert "no operator works" in said[-1]
+        assert f"kubectl --namespace {namespace} get deployments" in said[-1]
+        options = args(plane, namespace)
+        options[options.index("--health-port") + 1] = str(free_port())
+        impatient.clear()
+        with Process(scannerjob(*options), log=tmp_path / "operator.log", env=env()):
+            lease = ("lease", RELEASE, "-n", namespace)
+            eventually(lambda: plane.get(*lease), timeout=60, ignoring=KubectlError)
+            assert "Phase:          Succeeded" in release_of_either.test()
+            kind = "role" if values else "clusterrole"
+            plane.kubectl("delete", kind, RELEASE, "-n", "default")
+            with pytest.raises(HelmError, match="failed"):
+                release_of_either.test()
 
 
 def test_a_crd_that_was_installed_otherwise(plane: ControlPlane, release: Release) -> None:
@@ -205,6 +234,27 @@ def test_the_kind_is_served_as_it_is_written(plane: ControlPlane, release: Relea
     served = plane.get("crd", CRD_NAME)["spec"]
     written: dict[str, Any] = yaml.safe_load(CRD.read_text())["spec"]
     assert served["versions"][0]["schema"] == written["versions"][0]["schema"]
+
+
+@pytest.mark.parametrize(
+    ("written", "told"),
+    [
+        ("3 days", "expected a duration with a unit, as 500ms, 30s or 1h30m; at least 500ms"),
+        ("499ms", "at least 500ms"),
+        (30, "must be of type string"),
+    ],
+)
+def test_a_wrong_duration_is_told_in_words(
+    plane: ControlPlane, namespace: str, release: Release, written: object, told: str
+) -> None:
+    release.install()
+    create_scannerjob(plane, namespace)
+    spec = {**SCANNER_JOB["spec"], "interval": written}
+    metadata = {"name": "wrong", "namespace": namespace}
+    with pytest.raises(KubectlError, match=re.escape(told)) as refused:
+        plane.apply({**SCANNER_JOB, "metadata": metadata, "spec": spec})
+    assert "spec.interval" in str(refused.value)
+    assert "[0-9]" not in str(refused.value)
 
 
 def test_the_expressions_of_the_policies_are_of_the_right_types(

@@ -16,7 +16,16 @@ import yaml
 from typer.testing import CliRunner
 
 from scannerjob.cli.commands import app
-from tests.support.helm import CHART, HelmError, Manifest, Values, helm, rights, template
+from tests.support.helm import (
+    CHART,
+    RELEASE,
+    HelmError,
+    Manifest,
+    Values,
+    helm,
+    rights,
+    template,
+)
 
 REPOSITORY = CHART.parents[1]
 CRD = REPOSITORY / "crds" / "scannerjob.dev_scannerjobs.yaml"
@@ -77,6 +86,9 @@ MATRIX: dict[str, Values | None] = {
 VERSIONS = [f"1.{minor}" for minor in range(30, 38)]
 # Where make puts kubernetes-validate.
 VALIDATE = Path(sys.prefix) / "validate"
+META = "io.k8s.apimachinery.pkg.apis.meta.v1."
+SECRET_KEY = {"secretKeyRef": {"name": "proxy", "key": "url"}}
+NFS = {"server": "files.example", "path": "/"}
 _VALIDATION = """
 import json, sys, kubernetes_validate
 for line in sys.stdin:
@@ -109,11 +121,11 @@ def rendered_crd(values: Values, chart: Path = CHART) -> str:
 def test_every_version_of_kubernetes_knows_what_is_made() -> None:
     made = [each for values in MATRIX.values() for each in template(values)]
     # Many are the same whatever the values are.
-    own = {json.dumps(each) for each in made if "apiextensions" not in each["apiVersion"]}
+    different = {json.dumps(each) for each in made}
     done = subprocess.run(
         [sys.executable, "-c", _VALIDATION, *VERSIONS],
         check=False,
-        input="\n".join(own),
+        input="\n".join(different),
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": str(VALIDATE)},
@@ -135,10 +147,24 @@ def test_the_pod_that_tests_a_release_is_none_of_the_operators() -> None:
     assert not selector.items() <= pod["metadata"]["labels"].items()
 
 
-def test_a_release_is_tested_in_each_namespace_that_it_serves() -> None:
+def test_a_release_is_tested_in_each_namespace_that_it_serves_and_by_its_lease() -> None:
     (pod,) = [each for each in template(EVERYTHING) if each["kind"] == "Pod"]
     args = [container["args"] for container in pod["spec"]["containers"]]
-    assert args == [["status", "--namespace", "docs"], ["status", "--namespace", "billing"]]
+    assert args == [
+        ["status", "--namespace", "docs"],
+        ["status", "--namespace", "billing"],
+        ["alive", "--lease-name", "scanners", "--lease-namespace", "default"],
+    ]
+    (pod,) = [each for each in template(MINIMUM) if each["kind"] == "Pod"]
+    args = [container["args"] for container in pod["spec"]["containers"]]
+    assert args == [["status", "--all-namespaces"]]
+
+
+def test_the_program_takes_the_arguments_of_the_pod_that_tests_a_release() -> None:
+    (pod,) = [each for each in template(EVERYTHING) if each["kind"] == "Pod"]
+    for container in pod["spec"]["containers"]:
+        assert CliRunner().invoke(app, [*container["args"], "--help"]).exit_code == 0
+        assert CliRunner().invoke(app, [*container["args"], "--no-such-option"]).exit_code == 2
 
 
 @pytest.mark.parametrize("version", ["helm", "helm3"])
@@ -202,12 +228,92 @@ def test_the_crd_can_be_left_out() -> None:
         ({"image": {"pullPolicy": "Sometimes"}}, "/image/pullPolicy"),
         ({"imagePullSecrets": ["registry"]}, "/imagePullSecrets/0"),
         ({"podLabels": {"team": 1}}, "/podLabels/team"),
+        ({"podLabels": {"the team": "docs"}}, "'the team' does not match"),
+        ({"podAnnotations": {"example.com/": "x"}}, "'example.com/' does not match"),
+        ({"extraEnv": [{"name": "A", "vlaue": "x"}]}, "'vlaue' not allowed"),
+        ({"extraEnv": [{"name": "A", "value": 1}]}, "/extraEnv/0/value"),
+        ({"extraEnv": [{"name": "A", "value": "x", "valueFrom": SECRET_KEY}]}, "/extraEnv/0"),
+        ({"extraEnv": [{"name": "A", "valueFrom": {"secret": {}}}]}, "'secret' not allowed"),
+        ({"extraVolumes": [{"name": "A", "emptyDir": {}}]}, "/extraVolumes/0/name"),
+        ({"extraVolumes": [{"name": "a"}]}, "/extraVolumes/0"),
+        ({"extraVolumes": [{"name": "a", "emptydir": {}}]}, "'emptydir' not allowed"),
+        ({"extraVolumes": [{"name": "a", "secret": {"name": "b"}}]}, "'name' not allowed"),
+        ({"extraVolumes": [{"name": "a", "emptyDir": {}, "nfs": NFS}]}, "/extraVolumes/0"),
+        ({"extraVolumeMounts": [{"name": "a", "mountpath": "/x"}]}, "'mountpath' not allowed"),
+        ({"extraVolumeMounts": [{"name": "a"}]}, "mountPath"),
+        ({"tolerations": [{"kye": "x"}]}, "'kye' not allowed"),
+        ({"tolerations": [{"key": "x", "effect": "NoExec"}]}, "/tolerations/0/effect"),
+        ({"resources": {"requests": {"memry": "1Gi"}}}, "'memry' does not match"),
+        ({"resources": {"limits": {"memory": "1 GB"}}}, "/resources/limits/memory"),
+        ({"topologySpreadConstraints": [{"topolgyKey": "x"}]}, "'topolgyKey' not allowed"),
+        ({"affinity": {"podAffinity": {"required": []}}}, "'required' not allowed"),
+        ({"networkPolicy": {"egress": [{"from": []}]}}, "'from' not allowed"),
+        ({"fullnameOverride": "Bad_Name"}, "/fullnameOverride"),
+        ({"nameOverride": "-name"}, "/nameOverride"),
+        ({"serviceAccount": {"name": "my account"}}, "/serviceAccount/name"),
+        ({"priorityClassName": "High"}, "/priorityClassName"),
+        ({"image": {"repository": "scannerjob-operator:0.1.0"}}, "/image/repository"),
+        ({"image": {"tag": "0.1.0@sha256"}}, "/image/tag"),
     ],
 )
 def test_a_wrong_value_is_named(values: Values, said: str) -> None:
     with pytest.raises(HelmError, match="don't meet the specifications of the schema") as refused:
         template(values)
     assert said in str(refused.value)
+
+
+def test_what_kubernetes_takes_is_taken() -> None:
+    container_values = {
+        "extraEnv": [{"name": "A.b-c", "valueFrom": SECRET_KEY}, {"name": "EMPTY"}],
+        "extraVolumes": [
+            {"name": "ca", "secret": {"secretName": "ca", "items": [{"key": "a", "path": "b"}]}},
+            {"name": "share", "nfs": NFS},
+            {"name": "pod", "downwardAPI": {"items": []}},
+            {"name": "all", "projected": {"sources": [{"serviceAccountToken": {"path": "t"}}]}},
+        ],
+        "extraVolumeMounts": [{"name": "ca", "mountPath": "/ca", "readOnly": True}],
+        "resources": {
+            "requests": {"cpu": 0.5, "memory": "1e9", "ephemeral-storage": "1Gi"},
+            "limits": {"hugepages-2Mi": "4Mi", "example.com/device": 1},
+        },
+    }
+    placement = {
+        "tolerations": [{"operator": "Exists"}, {"key": "a/b", "effect": "NoExecute"}],
+        "affinity": {
+            "nodeAffinity": {
+                "requiredDuringSchedulingIgnoredDuringExecution": {
+                    "nodeSelectorTerms": [
+                        {"matchExpressions": [{"key": "zone", "operator": "In", "values": ["a"]}]}
+                    ]
+                }
+            }
+        },
+        "image": {"repository": "localhost:5000/team/scannerjob_operator", "tag": "v1.0-rc.1_x"},
+        "serviceAccount": {"name": "scanner.of.docs"},
+        "networkPolicy": {
+            "enabled": True,
+            "egress": [{"to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}], "ports": [{"port": "dns"}]}],
+        },
+    }
+    assert deployment({**container_values, **placement})
+
+
+def test_the_schema_knows_the_fields_of_kubernetes_own_types() -> None:
+    path = f"kubernetes_validate/kubernetes-json-schema/v{VERSIONS[-1]}.0-local/_definitions.json"
+    kubernetes = {
+        name.rpartition(".")[2]: definition
+        for name, definition in json.loads((VALIDATE / path).read_text())["$defs"].items()
+        if name.startswith(("io.k8s.api.core.v1.", "io.k8s.api.networking.v1.", META))
+    }
+    definitions = json.loads((CHART / "values.schema.json").read_text())["definitions"]
+    for name, definition in definitions.items():
+        if name[0].isupper():
+            fields = set(kubernetes[name]["properties"])
+            # Claims of devices are made by a pod, and these pods make none.
+            assert set(definition["properties"]) == fields - {"claims"}, name
+            required = set(kubernetes[name].get("required", []))
+            assert required <= set(definition.get("required", [])), name
+            assert definition["additionalProperties"] is False, name
 
 
 def test_the_chart_may_be_a_part_of_another_one(tmp_path: Path) -> None:
@@ -355,3 +461,19 @@ def test_the_program_takes_the_deployments_arguments(values: Values | None) -> N
     arguments = [*container(values)["args"], "--help"]
     assert CliRunner().invoke(app, arguments).exit_code == 0
     assert CliRunner().invoke(app, [*arguments, "--no-such-option"]).exit_code == 2
+
+
+@pytest.mark.parametrize("values", [None, EVERYTHING], ids=["defaults", "everything"])
+def test_the_program_takes_what_the_notes_say(values: Values | None) -> None:
+    printed = helm("install", RELEASE, CHART, "--dry-run=client", values=values)
+    notes = printed.partition("NOTES:")[2]
+    lines = [line.split() for line in notes.splitlines() if line.startswith("    ")]
+    typed = [words[2:] for words in lines if words[:2] == ["kubectl", "scannerjob"]]
+    assert [words[0] for words in typed] == ["init", "preview", "explain"]
+    for words in typed:
+        assert CliRunner().invoke(app, [*words, "--help"]).exit_code == 0
+        assert CliRunner().invoke(app, [*words, "--no-such-option"]).exit_code == 2
+    # What is applied is the file that was written.
+    written = typed[0][typed[0].index("--output") + 1]
+    assert f"kubectl apply --filename {written}" in notes
+    assert (typed[0][1:3] == ["--namespace", "docs"]) is (values is EVERYTHING)

@@ -49,7 +49,10 @@ def copy(file: Path, target: Path) -> None:
 
 
 def build(folder: Path) -> Path:
-    """What the last stage copies from the first one, made in this folder."""
+    """What the last stage copies from the first one, made in this folder.
+
+    The steps of the last stage are never carried out here: they change the machine itself.
+    """
     (folder / "source").mkdir()
     carry_out(stages()[0], folder / "source", folder / "home")
     return folder / "home"

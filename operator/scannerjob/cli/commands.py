@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from scannerjob.cli import author, manage
+from scannerjob.cli.alive import alive
 from scannerjob.cli.exits import refuse
 from scannerjob.model.printable import without_userinfo
 
@@ -168,3 +169,4 @@ def version() -> None:
 
 for command in (*author.COMMANDS, *manage.COMMANDS):
     app.command()(command)
+app.command(hidden=True)(alive)
