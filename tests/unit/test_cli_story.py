@@ -217,6 +217,33 @@ class TestWhatIsNext:
 
         assert "no node has room" in next_of(item("a"), snapshot(ledger(), stalled), "", NOW)
 
+    @pytest.mark.parametrize("phase", [Phase.CLAIMED, Phase.LAUNCHED])
+    @pytest.mark.parametrize(
+        ("kind", "status", "reason"),
+        [
+            ("TargetReachable", "False", "BrokerUnreachable"),
+            ("WorkersMissing", "True", "NoConsumer"),
+            ("Stalled", "True", "JobsStuck"),
+        ],
+    )
+    def test_of_one_that_is_out_is_what_is_in_its_way(
+        self, phase: Phase, kind: str, status: str, reason: str
+    ) -> None:
+        known = item("a", phase, until=later(60) if phase is Phase.LAUNCHED else None)
+        healthy = condition(kind, "True" if status == "False" else "False", reason, "redis:6379")
+        amiss = {**healthy, "status": status}
+
+        assert f"{reason}: redis:6379" in next_of(known, snapshot(ledger(), amiss), "", NOW)
+        assert reason not in next_of(known, snapshot(ledger(), healthy), "", NOW)
+
+    def test_of_one_whose_slot_is_held_is_still_when_it_is_given_up(self) -> None:
+        missing = condition("WorkersMissing", "True", "NoConsumer", "no worker seen on celery")
+        told = next_of(item("a", until=later(60)), snapshot(ledger(), missing), "", NOW)
+
+        assert told == (
+            "its slot is held: NoConsumer: no worker seen on celery; it is given up in 60s"
+        )
+
     @pytest.mark.parametrize(
         ("presence", "known", "told"),
         [
