@@ -282,7 +282,7 @@ def test_what_is_mistyped_gets_a_suggestion(desk: Desk, tmp_path: Path) -> None:
     complaint = desk.command.complains("status", "pagse", code=1)
     nowhere = Command("--state", f"sqlite:///{tmp_path / 'other.db'}")
 
-    assert complaint == "ScannerJob default/pagse is not there; did you mean pages?\n"
+    assert complaint == "ScannerJob pagse is not there; did you mean pages?\n"
     assert "scannerjob run" in nowhere.complains("status", code=2)
     assert not (tmp_path / "other.db").exists()
 
@@ -292,5 +292,6 @@ def test_a_task_s_log_is_its_worker_s(desk: Desk) -> None:
     with desk.scanner():
         desk.wait(active=1)
         launch = desk.command.data("explain", "pages", 1)["launch"]
+        complaint = desk.command.complains("logs", "pages", 1, code=1)
 
-    assert launch
+    assert f"look there for task id {launch}" in complaint

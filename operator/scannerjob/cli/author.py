@@ -55,7 +55,9 @@ def preview(
     name: Annotated[
         str | None,
         typer.Argument(
-            metavar="NAME", help="The ScannerJob; or give --file.", autocompletion=names
+            metavar="NAME",
+            help="The ScannerJob, or NAMESPACE/NAME; or give --file.",
+            autocompletion=names,
         ),
     ] = None,
     file: Annotated[
@@ -82,6 +84,7 @@ def preview(
 
     access = DatabaseAccess(database_url_file, secrets)
     if name is not None:
+        place, name = place.of(name)
         ran(preview_running(place, name, access, limit, output))
         return
     assert file is not None

@@ -28,16 +28,18 @@ def names(ctx: Any, incomplete: str) -> list[str]:
     )
     # Whatever is wrong is told by the command itself.
     with suppress(Exception):
-        found = asyncio.run(asyncio.wait_for(_names(where), _WITHIN))
+        found = asyncio.run(asyncio.wait_for(_names(where, incomplete), _WITHIN))
         return [name for name in found if name.startswith(incomplete)]
     return []
 
 
-async def _names(where: Any) -> list[str]:
+async def _names(where: Any, incomplete: str) -> list[str]:
     from scannerjob.cli.places import opened
 
+    namespace, slash, _ = incomplete.partition("/")
     async with opened(where) as place:
-        return [snapshot.ref.name for snapshot in await place.store.list(place.namespace)]
+        found = await place.store.list(namespace if slash else place.namespace)
+    return [str(each.ref) if slash else each.ref.name for each in found]
 
 
 def complete_for_kubectl() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -59,7 +59,8 @@ async def preview_documents(
     `load` gives its documents; it is told the namespace of those that name none.
     """
     async with _place_of_secrets(where, access) as place:
-        documents = load(place.namespace if place else where.namespace or DEFAULT_NAMESPACE)
+        namespace = place.namespace if place else where.namespace
+        documents = load(namespace or DEFAULT_NAMESPACE)
         _emit(output, [await _preview(_new(each), access, place, limit) for each in documents])
 
 
@@ -102,7 +103,8 @@ async def tell(where: Where, name: str, key: str, access: DatabaseAccess, output
         snapshot = await place.find(name)
         spec = parse_spec(snapshot.spec)
         ledger = ledger_from_status(snapshot.status) or Ledger()
-        story = await _story(snapshot, spec, ledger, key, access, place, where.options)
+        options = replace(where, namespace=snapshot.ref.namespace).options
+        story = await _story(snapshot, spec, ledger, key, access, place, options)
     emit(output, stories.as_data(story), lambda: stories.as_table(story, utc_now()))
 
 

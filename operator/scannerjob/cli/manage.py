@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from scannerjob.ports import Snapshot
 
 _SHORT_WAIT = 30.0
+_NAMED = "The ScannerJob, or NAMESPACE/NAME."
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="The ScannerJob.", autocompletion=names)]
+Name = Annotated[str, typer.Argument(metavar="NAME", help=_NAMED, autocompletion=names)]
 Key = Annotated[
     str,
     typer.Argument(
@@ -29,7 +30,11 @@ Key = Annotated[
 ]
 Namespace = Annotated[
     str | None,
-    typer.Option("--namespace", "-n", help="By default, that of the kubeconfig's context."),
+    typer.Option(
+        "--namespace",
+        "-n",
+        help="By default, that of the kubeconfig's context; of --state, all that there are.",
+    ),
 ]
 State = Annotated[
     str | None,
@@ -69,6 +74,17 @@ def where(
     return Where(namespace, state, context, str(kubeconfig) if kubeconfig else None)
 
 
+def meant(
+    name: str,
+    namespace: str | None,
+    state: str | None,
+    context: str | None,
+    kubeconfig: Path | None,
+) -> tuple[Where, str]:
+    """The place, and the name in it, that NAME or NAMESPACE/NAME and these options stand for."""
+    return where(namespace, state, context, kubeconfig).of(name)
+
+
 def ran(work: Coroutine[Any, Any, None]) -> None:
     """Do this; what cannot be reached, or is refused, ends the command with a line."""
     import asyncio
@@ -79,7 +95,7 @@ def ran(work: Coroutine[Any, Any, None]) -> None:
 
 def status(
     name: Annotated[
-        str | None, typer.Argument(metavar="NAME", help="One of them.", autocompletion=names)
+        str | None, typer.Argument(metavar="NAME", help=_NAMED, autocompletion=names)
     ] = None,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on, until Ctrl-C.")] = False,
     everywhere: Annotated[
@@ -98,6 +114,8 @@ def status(
     if watch and output is not Output.TABLE:
         refuse(["--watch: shows a table only; for programs: kubectl get scannerjobs --watch"])
     place = where(namespace, state, context, kubeconfig)
+    if name is not None:
+        place, name = place.of(name)
     from scannerjob.cli.watching import show
 
     ran(show(place, name, everywhere=everywhere, watch=watch, output=output))
@@ -118,7 +136,7 @@ def explain(
 
     What is remembered of it, and the last words of its pod or task.
     """
-    place = where(namespace, state, context, kubeconfig)
+    place, name = meant(name, namespace, state, context, kubeconfig)
     from scannerjob.cli.looking import DatabaseAccess, tell
 
     access = DatabaseAccess(database_url_file, secrets)
@@ -143,7 +161,7 @@ def retry(
     """
     if (key is None) != all_parked:
         refuse(["expected either KEY or --all-parked"])
-    place = where(namespace, state, context, kubeconfig)
+    place, name = meant(name, namespace, state, context, kubeconfig)
     ran(_retry(place, name, key, timeout))
 
 
@@ -184,7 +202,8 @@ def scan(
     kubeconfig: Kubeconfig = None,
 ) -> None:
     """Look at the rows now, without waiting for the interval."""
-    ran(_scan(where(namespace, state, context, kubeconfig), name, timeout))
+    place, name = meant(name, namespace, state, context, kubeconfig)
+    ran(_scan(place, name, timeout))
 
 
 async def _scan(place: Where, name: str, seconds: float) -> None:
@@ -212,7 +231,7 @@ async def _asked(
     nonce = await ask(there, snapshot.ref, name, suffix)
     done = await wait_until(there, snapshot.ref, heeded(name, nonce), seconds)
     if done is None:
-        why = _why_not_ready(await there.find(snapshot.ref.name))
+        why = _why_not_ready(await there.again(snapshot))
         leave(
             Exit.NO,
             f"{snapshot.ref}: asked for, but no operator has heeded it within {seconds:g} s; one "
@@ -237,7 +256,8 @@ def suspend(
     kubeconfig: Kubeconfig = None,
 ) -> None:
     """Launch nothing for now; what is out goes on and is watched."""
-    ran(_suspend(where(namespace, state, context, kubeconfig), name, True))
+    place, name = meant(name, namespace, state, context, kubeconfig)
+    ran(_suspend(place, name, True))
 
 
 def resume(
@@ -248,7 +268,8 @@ def resume(
     kubeconfig: Kubeconfig = None,
 ) -> None:
     """Launch again."""
-    ran(_suspend(where(namespace, state, context, kubeconfig), name, False))
+    place, name = meant(name, namespace, state, context, kubeconfig)
+    ran(_suspend(place, name, False))
 
 
 async def _suspend(place: Where, name: str, suspended: bool) -> None:
@@ -257,7 +278,7 @@ async def _suspend(place: Where, name: str, suspended: bool) -> None:
     async with opened(place) as there:
         snapshot = await there.find(name)
         await there.store.suspend(snapshot.ref, suspended)
-        now = await there.find(name)
+        now = await there.again(snapshot)
         if now.spec.get("suspend", False) != suspended:
             leave(Exit.NO, f"{now.ref}: its document says suspend: true; change it there")
         typer.echo(f"{now.ref}: {'suspended' if suspended else 'resumed'}")
@@ -282,7 +303,7 @@ def drain(
 
     Before you delete, replace or restore a ScannerJob.
     """
-    place = where(namespace, state, context, kubeconfig)
+    place, name = meant(name, namespace, state, context, kubeconfig)
     from scannerjob.cli.draining import drained
 
     ran(drained(place, name, timeout, force=force))
@@ -297,11 +318,15 @@ def logs(
         str | None, typer.Option("--container", "-c", help="One of several.")
     ] = None,
     namespace: Namespace = None,
+    state: State = None,
     context: Context = None,
     kubeconfig: Kubeconfig = None,
 ) -> None:
-    """Print what the newest pod of a row's Job has written."""
-    place = where(namespace, None, context, kubeconfig)
+    """Print what the newest pod of a row's Job has written.
+
+    Of a Celery task, tell by which id its worker's log names it.
+    """
+    place, name = meant(name, namespace, state, context, kubeconfig)
     ran(_logs(place, name, key, container, follow=follow, tail=tail))
 
 
@@ -319,9 +344,10 @@ async def _logs(
             item = find_item(key, ledger) if ledger else None
             task = f": look there for task id {item.id}" if item else ""
             leave(Exit.NO, f"what a Celery task writes is in the log of its worker{task}")
+        if there.api is None:
+            leave(Exit.NO, f"{snapshot.ref}: no pods are beside `scannerjob run`")
         from scannerjob.cli.pods import containers, log_lines, pods_of_row
 
-        assert there.api is not None
         pods = await pods_of_row(there.api, snapshot.ref, keys_meant(key))
         if not pods:
             leave(Exit.NO, f"{snapshot.ref}: no pod of row {key} is there")
