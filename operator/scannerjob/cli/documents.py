@@ -31,6 +31,9 @@ _FIELD = re.compile(r"([\w.\[\]]+)(?:: ([a-z][\w.]*):)?")
 # More than any template needs. A few lines can stand for billions of values, or for one in itself.
 _MOST_VALUES, _DEEPEST, _MOST_BITS = 100_000, 100, 64
 
+# What sqlglot calls those that a query may be written in.
+_DIALECTS = ("postgres", "mysql", "sqlite")
+
 _Problems = Iterator[tuple[int, str]]
 
 
@@ -57,7 +60,8 @@ def load_documents(
     """The ScannerJobs in these files; `namespace` is for those that name none.
 
     Raises DocumentError naming every problem in all of the files. Where they are not to run
-    `in_cluster`, a ScannerJob that launches Kubernetes Jobs is a problem too.
+    `in_cluster`, a ScannerJob that launches Kubernetes Jobs is a problem too, and what is wrong
+    with a query is left to its status.
     """
     documents: list[Document] = []
     problems: list[str] = []
@@ -277,12 +281,29 @@ def _spec_problems(spec: Any, in_cluster: bool) -> Iterator[str]:
     except SpecError as error:
         yield from error.problems
         return
+    if in_cluster:
+        yield from _query_problems(parsed.query)
     if parsed.job is not None and not in_cluster:
         yield "spec.job: Kubernetes Jobs are launched by the operator only; use spec.celery here"
     elif parsed.job is not None:
         from scannerjob.cli.templates import template_problems
 
         yield from template_problems(parsed.job.template, "spec.job.template")
+
+
+def _query_problems(query: str) -> Iterator[str]:
+    """Why no database that there may be would be asked this; which one it is nobody knows yet."""
+    from scannerjob.ports import SourceError
+    from scannerjob.sources.parse import parse
+
+    refusals = []
+    for dialect in _DIALECTS:
+        try:
+            parse(query, dialect)
+        except SourceError as error:
+            refusals.append(str(error).replace("spec.query", "spec.query:", 1))
+    if len(refusals) == len(_DIALECTS):
+        yield refusals[0]
 
 
 def _line(node: yaml.Node, problem: str) -> int:
