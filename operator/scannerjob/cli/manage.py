@@ -10,7 +10,7 @@ import typer
 
 from scannerjob.cli.completion import names
 from scannerjob.cli.exits import Exit, leave, reaching, refuse
-from scannerjob.cli.printing import Output, for_terminal
+from scannerjob.cli.printing import Output, emit, for_terminal
 
 if TYPE_CHECKING:
     from scannerjob.cli.places import Place, Where
@@ -60,7 +60,18 @@ SecretsDirectory = Annotated[
     typer.Option(exists=True, file_okay=False, help="Secrets as directories: DIR/NAME/KEY."),
 ]
 Format = Annotated[Output, typer.Option("--output", "-o", help="How it is printed.")]
-Seconds = Annotated[float, typer.Option("--timeout", help="Seconds to wait for an operator.")]
+
+
+def _seconds(value: float) -> float:
+    """Raises BadParameter for what no clock reaches, or is over before anything is done."""
+    if not 0 <= value < float("inf"):
+        raise typer.BadParameter(f"expected a number of seconds, as 0.5 or 30, not {value:g}")
+    return value
+
+
+Seconds = Annotated[
+    float, typer.Option("--timeout", callback=_seconds, help="Seconds to wait for an operator.")
+]
 
 
 def where(
@@ -150,6 +161,7 @@ def retry(
         bool, typer.Option("--all-parked", help="All rows that are out of attempts.")
     ] = False,
     timeout: Seconds = _SHORT_WAIT,
+    output: Format = Output.TABLE,
     namespace: Namespace = None,
     state: State = None,
     context: Context = None,
@@ -162,10 +174,10 @@ def retry(
     if (key is None) != all_parked:
         refuse(["expected either KEY or --all-parked"])
     place, name = meant(name, namespace, state, context, kubeconfig)
-    ran(_retry(place, name, key, timeout))
+    ran(_retry(place, name, key, timeout, output))
 
 
-async def _retry(place: Where, name: str, key: str | None, seconds: float) -> None:
+async def _retry(place: Where, name: str, key: str | None, seconds: float, output: Output) -> None:
     from scannerjob.cli.keys import find_item
     from scannerjob.cli.places import opened
     from scannerjob.model.ledger import Phase, ledger_from_status
@@ -176,26 +188,27 @@ async def _retry(place: Where, name: str, key: str | None, seconds: float) -> No
         snapshot = await there.find(name)
         ledger = ledger_from_status(snapshot.status)
         if key is None:
-            parked = ledger.count(Phase.PARKED) if ledger else 0
-            if not parked:
-                typer.echo(f"{snapshot.ref}: no row is parked")
-                return
-            wanted, told = ALL_PARKED, f"{parked} parked rows"
+            items = ledger.items if ledger else ()
+            rows = [item.key for item in items if item.phase is Phase.PARKED]
+            wanted, told = ALL_PARKED, f"{len(rows)} parked rows"
         else:
             item = find_item(key, ledger) if ledger else None
             if item is None:
                 leave(Exit.NO, f"{snapshot.ref}: nothing is remembered of row {key}: see explain")
             if item.phase not in (Phase.WAITING, Phase.PARKED):
                 leave(Exit.NO, f"{snapshot.ref}: row {item.key} is {item.phase}: see explain")
-            wanted, told = item.key, f"row {printable(item.key)}"
-        await _asked(there, snapshot, RETRY, seconds, suffix=f" {wanted}")
+            rows, wanted, told = [item.key], item.key, f"row {printable(item.key)}"
+        if rows:
+            await _asked(there, snapshot, RETRY, seconds, suffix=f" {wanted}")
         soon = "once it is resumed" if snapshot.spec.get("suspend") else "as soon as a slot is free"
-        typer.echo(f"{snapshot.ref}: {told} will be launched {soon}")
+        done = f"{told} will be launched {soon}" if rows else "no row is parked"
+        emit(output, {**_named(snapshot), "rows": rows}, lambda: [f"{snapshot.ref}: {done}"])
 
 
 def scan(
     name: Name,
     timeout: Seconds = _SHORT_WAIT,
+    output: Format = Output.TABLE,
     namespace: Namespace = None,
     state: State = None,
     context: Context = None,
@@ -203,10 +216,10 @@ def scan(
 ) -> None:
     """Look at the rows now, without waiting for the interval."""
     place, name = meant(name, namespace, state, context, kubeconfig)
-    ran(_scan(place, name, timeout))
+    ran(_scan(place, name, timeout, output))
 
 
-async def _scan(place: Where, name: str, seconds: float) -> None:
+async def _scan(place: Where, name: str, seconds: float, output: Output) -> None:
     from scannerjob.cli.places import opened
     from scannerjob.model.conditions import find
     from scannerjob.model.requests import SCAN
@@ -219,7 +232,14 @@ async def _scan(place: Where, name: str, seconds: float) -> None:
         if not find(snapshot.status, "DatabaseReachable"):
             leave(Exit.NO, f"{snapshot.ref}: not looked: {_why_not_ready(snapshot)}")
         active, cap = snapshot.status.get("active", 0), snapshot.spec.get("concurrency")
-        typer.echo(f"{snapshot.ref}: looked at its rows; {active} of {cap} slots are taken")
+        data = {**_named(snapshot), "active": active, "concurrency": cap}
+        done = f"looked at its rows; {active} of {cap} slots are taken"
+        emit(output, data, lambda: [f"{snapshot.ref}: {done}"])
+
+
+def _named(snapshot: Snapshot) -> dict[str, Any]:
+    """Which one it is, for programs."""
+    return {"namespace": snapshot.ref.namespace, "name": snapshot.ref.name}
 
 
 async def _asked(
@@ -293,7 +313,9 @@ def drain(
             help="Give up what is out: only where you know that nothing of it runs, or ever will.",
         ),
     ] = False,
-    timeout: Annotated[float, typer.Option(help="Seconds to wait at most.")] = 3600.0,
+    timeout: Annotated[
+        float, typer.Option(callback=_seconds, help="Seconds to wait at most.")
+    ] = 3600.0,
     namespace: Namespace = None,
     state: State = None,
     context: Context = None,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shlex
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, Protocol, TypeVar
 
 from scannerjob.cli.exits import Exit, leave, refuse
@@ -161,6 +163,37 @@ async def _patiently(read: Callable[[], Awaitable[_Result]]) -> _Result:
             await asyncio.sleep(_TRY_EVERY)
 
 
+def refuse_path(state: str) -> None:
+    """End where this is no URL; a path, which people write for a file's, is shown as one."""
+    if "://" in state:
+        return
+    if "@" not in state and state.startswith(("/", ".", "~")):
+        refuse([f"--state: expected a URL: sqlite:///{Path(state).expanduser()} for this file"])
+    refuse(
+        [
+            "--state: this cannot be read: expected sqlite:///PATH (sqlite:////var/lib/x.db), or "
+            "postgresql://, mysql:// or mariadb:// and what the server needs"
+        ]
+    )
+
+
+def _refuse_unknown_context(where: Where) -> None:
+    """A kubeconfig that cannot be read is told of by who reads it next."""
+    from kubernetes.aio.config import list_kube_config_contexts
+
+    if where.context is None:
+        return
+    known = [where.context]
+    with suppress(Exception):
+        file = where.kubeconfig or os.environ.get("KUBECONFIG")
+        contexts, _ = list_kube_config_contexts(file)  # type: ignore[no-untyped-call]
+        known = [str(each["name"]) for each in contexts]
+    if where.context not in known:
+        close = get_close_matches(where.context, known, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"there are: {', '.join(known)}"
+        refuse([f"--context: {where.context} is not in the kubeconfig; {hint}"])
+
+
 @asynccontextmanager
 async def opened(where: Where) -> AsyncIterator[Place]:
     """The place that is meant. Raises ConfigurationError where it cannot be used."""
@@ -168,6 +201,7 @@ async def opened(where: Where) -> AsyncIterator[Place]:
         from scannerjob.logs import hide
         from scannerjob.stores.sql import SqlStore
 
+        refuse_path(where.state)
         hide("--state", where.state)
         with naming("--state"):
             store = SqlStore(where.state, create=False)
@@ -179,6 +213,7 @@ async def opened(where: Where) -> AsyncIterator[Place]:
     from scannerjob.apiserver import Kubeconfig, connect
     from scannerjob.stores.kubernetes import KubernetesStore
 
+    _refuse_unknown_context(where)
     kubeconfig = Kubeconfig(where.kubeconfig, where.context)
     async with await connect(kubeconfig) as api:
         namespace = where.namespace or kubeconfig.namespace()

@@ -183,9 +183,6 @@ def as_table(preview: Preview) -> Iterator[str]:
 
 def as_tables(previews: Sequence[Preview]) -> Iterator[str]:
     """For a person: of several, each under its name."""
-    if len(previews) == 1:
-        yield from as_table(previews[0])
-        return
     for number, each in enumerate(previews):
         if number:
             yield ""
