@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from scannerjob.cli.commands import app
+from scannerjob.cli.completion import complete_for_kubectl
 from tests.unit.test_cli_documents import GOOD
 
 
@@ -112,6 +113,41 @@ def test_a_document_is_validated_as_it_comes(output: str) -> None:
     }
     (problem,) = json.loads(bad.stdout)["problems"]
     assert problem.startswith("stdin:7: spec.interval: ")
+
+
+@pytest.mark.parametrize(
+    ("words", "may_be_file"),
+    [
+        (["validate", ""], True),
+        (["validate", "a.yaml", "b"], True),
+        (["validate", "-"], False),
+        (["preview", "--file", ""], True),
+        (["preview", "-f", "a"], True),
+        (["preview", "a", "--secrets", ""], True),
+        (["run", "-f", ""], True),
+        (["init", "-o", ""], True),
+        (["status", "--kubeconfig", ""], True),
+        (["status", "-n", ""], False),
+        (["status", "-o", "y"], False),
+        (["logs", "-f", ""], False),
+        (["sta"], False),
+        (["unknown", ""], False),
+    ],
+)
+def test_kubectl_is_told_where_a_file_may_stand(
+    words: list[str],
+    may_be_file: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("sys.argv", ["kubectl_complete-scannerjob", *words])
+    monkeypatch.setenv("KUBECONFIG", "none")
+    for name in ("_SCANNERJOB_COMPLETE", "COMP_WORDS", "COMP_CWORD"):
+        monkeypatch.setenv(name, "")
+
+    complete_for_kubectl()
+
+    assert capsys.readouterr().out.split()[-1] == (":0" if may_be_file else ":4")
 
 
 class TestInit:
