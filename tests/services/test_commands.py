@@ -106,7 +106,7 @@ def test_a_row_that_failed_is_explained_and_tried_again(desk: Desk) -> None:
         assert "nothing is remembered" in desk.command.complains("retry", "pages", 3, code=1)
 
         desk.bad.write_text("")
-        assert "[2]" in desk.command.says("retry", "pages", 2)
+        assert desk.command.data("retry", "pages", 2)["rows"] == ["[2]"]
         desk.wait(parked=0, succeeded=3)
 
     assert "Parked" in story
@@ -144,6 +144,10 @@ def test_all_that_are_parked_are_tried_again(desk: Desk) -> None:
         assert "2 parked rows" in desk.command.says("retry", "pages", "--all-parked")
         desk.wait(parked=0, succeeded=3)
         assert "no row is parked" in desk.command.says("retry", "pages", "--all-parked")
+        assert desk.command.data("retry", "pages", "--all-parked")["rows"] == []
+        told = desk.command.data("scan", "pages")
+
+    assert told == {"namespace": "default", "name": "pages", "active": 0, "concurrency": 3}
 
 
 def test_suspended_it_launches_nothing_even_after_a_restart(desk: Desk) -> None:

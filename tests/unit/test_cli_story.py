@@ -72,12 +72,15 @@ def why(seen: Preview) -> dict[str, tuple[bool, str]]:
     return {verdict.row.key: (verdict.launch, verdict.why) for verdict in seen.verdicts}
 
 
+NEW = "it is new, and a slot is free"
+
+
 class TestAPreview:
     def test_of_a_new_scannerjob_launches_up_to_the_cap(self) -> None:
         seen = previewed(rows("a", "b", "c"))
 
         full = "no slot is free: 2 of 2 are taken"
-        assert why(seen) == {"a": (True, ""), "b": (True, ""), "c": (False, full)}
+        assert why(seen) == {"a": (True, NEW), "b": (True, NEW), "c": (False, full)}
         assert (seen.launched, seen.complete) == (2, True)
 
     def test_tells_of_each_phase_why_its_row_is_not_launched(self) -> None:
@@ -95,13 +98,15 @@ class TestAPreview:
             "parked": (False, "out of attempts: exit code 1"),
             "waits": (False, "waits for attempt 2 for 10m: OOMKilled"),
             "cools": (False, "finished; not looked at again for 10m"),
-            "new": (True, ""),
+            "new": (True, NEW),
         }
 
     def test_launches_what_is_due_again(self) -> None:
         due = item("a", Phase.WAITING, attempt=2, until=ago(1))
 
-        assert why(previewed(rows("a"), ledger(due))) == {"a": (True, "attempt 2")}
+        assert why(previewed(rows("a"), ledger(due))) == {
+            "a": (True, "attempt 2 is due, and a slot is free")
+        }
 
     def test_of_a_suspended_one_launches_nothing(self) -> None:
         seen = previewed(rows("a"), suspend=True)

@@ -97,6 +97,18 @@ def test_a_mistyped_context_gets_a_suggestion(context: str, said: str, tmp_path:
     assert (done.exit_code, done.stderr) == (2, f"{said}\n")
 
 
+def test_an_operator_without_a_cluster_cannot_use_what_it_was_given(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", "none")
+    monkeypatch.setattr("scannerjob.logs.set_up_logging", lambda: None)
+
+    done = _typed("operator")
+
+    assert done.exit_code == 2
+    assert done.stderr.startswith("not in a cluster, and no usable kubeconfig: none")
+
+
 @pytest.mark.parametrize("output", ["table", "json"])
 def test_a_document_is_validated_as_it_comes(output: str) -> None:
     good = _typed("validate", "-", "--output", output, given=GOOD)

@@ -163,6 +163,7 @@ def operator(
     from scannerjob.logs import set_up_logging
 
     set_up_logging()
+    manage.ran(_know_the_cluster())
     controller.run(
         controller.Options(
             namespaces=namespace or (),
@@ -172,6 +173,13 @@ def operator(
             lease_namespace=lease_namespace,
         )
     )
+
+
+async def _know_the_cluster() -> None:
+    """Raises ConfigurationError where nothing says which cluster is meant."""
+    from scannerjob.apiserver import access
+
+    await access()
 
 
 @app.command()
