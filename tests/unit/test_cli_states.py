@@ -7,12 +7,14 @@ import sqlite3
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from scannerjob.cli.commands import app
+from scannerjob.cli.completion import names
 from scannerjob.cli.draining import _emptied
 from scannerjob.cli.places import Place
 from scannerjob.model.ledger import Item, Ledger, Phase, ledger_to_status
@@ -236,3 +238,15 @@ def test_beside_one_process_there_are_no_pods(state: str) -> None:
 
     assert done.exit_code == 1
     assert "no pods are beside `scannerjob run`" in done.output
+
+
+@pytest.mark.parametrize(
+    ("begun", "names_there"),
+    [("", ["pages", "thumbnails"]), ("thu", ["thumbnails"]), ("docs/", ["docs/pages"]), ("x/", [])],
+)
+def test_a_name_is_completed_as_it_was_begun(
+    state: str, begun: str, names_there: list[str]
+) -> None:
+    put(state, "docs/pages", "media/thumbnails")
+
+    assert names(SimpleNamespace(params={"state": state}), begun) == names_there
