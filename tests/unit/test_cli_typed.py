@@ -55,6 +55,7 @@ def test_a_mistyped_word_gets_a_suggestion() -> None:
     [
         ("/path/x.db", "expected a URL: sqlite:////path/x.db for this file"),
         ("./x.db", "expected a URL: sqlite:///x.db for this file"),
+        ("postgresql://a@b@c/d", "expected DIALECT://USER:PASSWORD@HOST:PORT/DATABASE, with"),
         ("postgres", "expected sqlite:///PATH (sqlite:////var/lib/x.db), or postgresql://"),
     ],
 )

@@ -12,6 +12,8 @@ import typer
 
 from scannerjob.model.printable import printable, without_userinfo
 
+_EXAMPLE = "DIALECT://USER:PASSWORD@"
+
 
 class Exit(IntEnum):
     """The exit codes of all commands."""
@@ -31,7 +33,9 @@ def refuse(problems: Iterable[str]) -> NoReturn:
 def leave(code: Exit, *lines: str) -> NoReturn:
     """End with these lines on stderr: no password, and nothing that moves a cursor."""
     for line in lines:
-        print(printable(without_userinfo(line)), file=sys.stderr)
+        # What a URL looks like is told by one that lets nobody in.
+        shown = _EXAMPLE.join(map(without_userinfo, line.split(_EXAMPLE)))
+        print(printable(shown), file=sys.stderr)
     raise typer.Exit(code)
 
 
