@@ -98,6 +98,15 @@ def test_a_mistyped_context_gets_a_suggestion(context: str, said: str, tmp_path:
     assert (done.exit_code, done.stderr) == (2, f"{said}\n")
 
 
+@pytest.mark.parametrize("output", ["table", "json", "yaml"])
+def test_a_problem_shows_no_password(output: str) -> None:
+    url = "postgresql://app:canary-7f3a91@db/app"
+    done = _typed("validate", "-", "--output", output, given=GOOD.replace("30s", url))
+
+    assert (done.exit_code, "@db/app" in done.output) == (2, True)
+    assert "canary" not in done.output
+
+
 def test_an_operator_without_a_cluster_cannot_use_what_it_was_given(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -23,6 +23,7 @@ from scannerjob.cli.manage import (
     where,
 )
 from scannerjob.cli.printing import Output, emit
+from scannerjob.model.printable import without_userinfo
 
 if TYPE_CHECKING:
     from scannerjob.cli.documents import Document
@@ -55,7 +56,8 @@ def validate(
     except DocumentError as error:
         if output is Output.TABLE:
             refuse(error.problems)
-        emit(output, {"documents": [], "problems": list(error.problems)}, list)
+        problems = [without_userinfo(each) for each in error.problems]
+        emit(output, {"documents": [], "problems": problems}, list)
         raise typer.Exit(Exit.MISTAKE) from None
     valid = [{"namespace": each.ref.namespace, "name": each.ref.name} for each in documents]
     lines = [f"{each.place}: {each.ref} is valid" for each in documents]
