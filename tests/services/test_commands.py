@@ -106,7 +106,7 @@ def test_a_row_that_failed_is_explained_and_tried_again(desk: Desk) -> None:
         assert "nothing is remembered" in desk.command.complains("retry", "pages", 3, code=1)
 
         desk.bad.write_text("")
-        assert "[2]" in desk.command.says("retry", "pages", 2)
+        assert desk.command.data("retry", "pages", 2)["rows"] == ["[2]"]
         desk.wait(parked=0, succeeded=3)
 
     assert "Parked" in story
@@ -144,6 +144,10 @@ def test_all_that_are_parked_are_tried_again(desk: Desk) -> None:
         assert "2 parked rows" in desk.command.says("retry", "pages", "--all-parked")
         desk.wait(parked=0, succeeded=3)
         assert "no row is parked" in desk.command.says("retry", "pages", "--all-parked")
+        assert desk.command.data("retry", "pages", "--all-parked")["rows"] == []
+        told = desk.command.data("scan", "pages")
+
+    assert told == {"namespace": "default", "name": "pages", "active": 0, "concurrency": 3}
 
 
 def test_suspended_it_launches_nothing_even_after_a_restart(desk: Desk) -> None:
@@ -282,7 +286,7 @@ def test_what_is_mistyped_gets_a_suggestion(desk: Desk, tmp_path: Path) -> None:
     complaint = desk.command.complains("status", "pagse", code=1)
     nowhere = Command("--state", f"sqlite:///{tmp_path / 'other.db'}")
 
-    assert complaint == "ScannerJob default/pagse is not there; did you mean pages?\n"
+    assert complaint == "ScannerJob pagse is not there; did you mean pages?\n"
     assert "scannerjob run" in nowhere.complains("status", code=2)
     assert not (tmp_path / "other.db").exists()
 
@@ -292,5 +296,6 @@ def test_a_task_s_log_is_its_worker_s(desk: Desk) -> None:
     with desk.scanner():
         desk.wait(active=1)
         launch = desk.command.data("explain", "pages", 1)["launch"]
+        complaint = desk.command.complains("logs", "pages", 1, code=1)
 
-    assert launch
+    assert f"look there for task id {launch}" in complaint

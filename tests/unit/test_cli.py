@@ -97,7 +97,7 @@ def test_what_cannot_be_meant_is_refused_in_a_line(
         ("validate jobs.yaml >/dev/full", 2, ": No space left on device"),
         ("validate jobs.yaml >&-", 0, ""),
         ("validate jobs.yaml | true; exit ${PIPESTATUS[0]}", None, ""),
-        ("init a $JOB --query ä | cat; exit ${PIPESTATUS[0]}", 0, ""),
+        ("init a $JOB --query 'SELECT ä' | cat; exit ${PIPESTATUS[0]}", 0, ""),
         ("status --kubeconfig jobs.yaml", 2, "no usable kubeconfig"),
     ],
 )
@@ -178,7 +178,7 @@ def test_completion_says_nothing_where_no_cluster_is(tmp_path: Path) -> None:
     ("arguments", "needed"),
     [
         (["--help"], set()),
-        (["validate", "pages.yaml"], {"pydantic", "yaml"}),
+        (["validate", "pages.yaml"], {"pydantic", "sqlalchemy", "yaml"}),
         (["status", "--kubeconfig", "none"], {"kubernetes", "pydantic", "yaml"}),
         (["status", "--state", "sqlite:///none.db"], {"pydantic", "sqlalchemy"}),
         (

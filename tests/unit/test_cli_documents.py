@@ -97,6 +97,43 @@ def test_a_problem_names_line_and_field(
     assert any(each.startswith(problem) for each in found), found
 
 
+@pytest.mark.parametrize(
+    ("query", "problem"),
+    [
+        ("DELETE FROM pdf", "must be a SELECT, or WITH ... SELECT"),
+        ("SELEC id FROM pdf", "must be a SELECT, or WITH ... SELECT"),
+        ("SELECT 1; DROP TABLE pdf", "must be one statement, and a semicolon stands between two"),
+        ("SELECT id FROM pdf FOR UPDATE", "must not lock rows: no FOR UPDATE, FOR SHARE or LOCK "),
+        ("WITH d AS (DELETE FROM pdf RETURNING id) SELECT id FROM d", "must only read: no INSERT"),
+    ],
+)
+def test_a_query_that_no_database_is_asked_is_a_problem(
+    tmp_path: Path, query: str, problem: str
+) -> None:
+    text = GOOD.replace("SELECT id FROM pdf", f"|\n    {query}")
+    (told,) = _problems(tmp_path, text)
+
+    assert told.startswith(f"6: spec.query: {problem}")
+    # One process does not refuse all its documents for it.
+    assert load_documents([_file(tmp_path, text)], in_cluster=False)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "SELECT id::text AS id FROM pdf WHERE tags @> ARRAY['a'];",
+        "SELECT `id` FROM `pdf`  # of MySQL",
+        "SELECT id FROM pdf WHERE t > strftime('%s', 'now')",
+        "SELECT id FROM a_function_that_no_parser_knows(1, VARIADIC ARRAY[2])",
+        "WITH d AS (SELECT id FROM pdf) SELECT id FROM d",
+    ],
+)
+def test_a_query_of_any_database_may_be_valid(tmp_path: Path, query: str) -> None:
+    lines = GOOD.replace("SELECT id FROM pdf", f"|\n    {query}")
+
+    assert load_documents([_file(tmp_path, lines)])
+
+
 def test_an_alias_that_stands_for_billions_of_values_is_not_expanded(tmp_path: Path) -> None:
     levels = [f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 9)}]" for n in range(1, 10)]
     bomb = "\n".join(["l0: &l0 x", *levels])
@@ -157,7 +194,8 @@ def test_a_file_that_is_no_text(tmp_path: Path, content: bytes) -> None:
 
 
 def test_jobs_are_for_clusters(tmp_path: Path) -> None:
-    text = GOOD.partition("  celery:")[0] + "  job:\n    template: {}\n"
+    pod = "{spec: {template: {spec: {containers: [{name: main, image: pages}]}}}}"
+    text = GOOD.partition("  celery:")[0] + f"  job:\n    template: {pod}\n"
     assert load_documents([_file(tmp_path, text)])
     assert _problems(tmp_path, text, in_cluster=False) == [
         "8: spec.job: Kubernetes Jobs are launched by the operator only; use spec.celery here"

@@ -82,6 +82,101 @@ def test_last_words_are_few_and_short() -> None:
     assert max(map(len, words)) <= 2048
 
 
+def _container(name: str = "main", last: Any = None, **state: Any) -> dict[str, Any]:
+    return {"name": name, "state": state, "lastState": {"terminated": last} if last else {}}
+
+
+_CRASH = {"exitCode": 1, "reason": "Error"}
+_PULL = {"reason": "ImagePullBackOff", "message": 'Back-off pulling image "pages:1"'}
+
+
+@pytest.mark.parametrize(
+    ("status", "words", "has_log"),
+    [
+        (
+            {
+                "phase": "Pending",
+                "conditions": [
+                    {"type": "Ready", "status": "False", "reason": "x"},
+                    {
+                        "type": "PodScheduled",
+                        "status": "False",
+                        "reason": "Unschedulable",
+                        "message": "0/3 nodes are available: 3 Insufficient cpu.",
+                    },
+                ],
+            },
+            ["Pending", "not scheduled: Unschedulable: 0/3 nodes are available: 3 Insuffi"],
+            False,
+        ),
+        (
+            {"phase": "Pending", "containerStatuses": [_container(waiting=_PULL)]},
+            ["Pending", 'container main waits: ImagePullBackOff: Back-off pulling image "pages:1"'],
+            False,
+        ),
+        (
+            {"phase": "Pending", "containerStatuses": [_container(waiting={"reason": "NoKey"})]},
+            ["Pending", "container main waits: NoKey"],
+            False,
+        ),
+        (
+            {
+                "phase": "Pending",
+                "initContainerStatuses": [
+                    _container("fetch", terminated={"exitCode": 0, "reason": "Completed"}),
+                    _container("migrate", terminated={**_CRASH, "message": "no such table"}),
+                ],
+                "containerStatuses": [_container(waiting={"reason": "PodInitializing"})],
+            },
+            ["Pending", "init container migrate ended with exit code 1: Error: no such table"],
+            True,
+        ),
+        (
+            {
+                "phase": "Running",
+                "containerStatuses": [
+                    _container(waiting={"reason": "CrashLoopBackOff"}, last=_CRASH),
+                ],
+            },
+            [
+                "Running",
+                "container main waits: CrashLoopBackOff",
+                "container main ended with exit code 1: Error",
+            ],
+            True,
+        ),
+        (
+            {"phase": "Failed", "reason": "Evicted", "message": "The node was low on memory."},
+            ["Failed: Evicted: The node was low on memory."],
+            True,
+        ),
+        (
+            {"phase": "Running", "containerStatuses": [_container(running={})]},
+            ["Running"],
+            True,
+        ),
+    ],
+    ids=["unschedulable", "image", "config", "init", "crash loop", "evicted", "running"],
+)
+def test_last_words_say_why_a_pod_does_not_run(
+    status: Any, words: list[str], has_log: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    async def log(api: Any, pod: Any, container: str, **options: Any) -> AsyncIterator[str]:
+        asked.append(container)
+        yield "a line"
+
+    monkeypatch.setattr("scannerjob.cli.pods.log_lines", log)
+
+    heading, *told = asyncio.run(last_words(cast(Any, None), [{**POD, "status": status}]))
+
+    expected = [f"pod pages-x: {words[0]}", *words[1:], *(["a line"] if has_log else [])]
+    assert len(told) + 1 == len(expected)
+    assert all(map(str.startswith, [heading, *told], expected))
+    assert bool(asked) is has_log
+
+
 @pytest.mark.usefixtures("endless")
 def test_a_log_of_one_long_line_is_read_to_its_end() -> None:
     async def read() -> int:

@@ -64,6 +64,33 @@ def test_several_documents_are_tables_under_their_names() -> None:
     assert two == f"default/pdf-pages\n{one}\nmedia/thumbnails\n{one}"
 
 
+def test_of_several_documents_one_that_fails_is_named_beside_the_others() -> None:
+    Path("two.yaml").write_text(
+        f"{GOOD.replace('pdf-pages', 'broken').replace('FROM pdf', 'FROM x')}---\n{OTHER}"
+    )
+
+    table = _preview("--file", "two.yaml", "--database-url-file", "url")
+    data = _preview("--file", "two.yaml", "--database-url-file", "url", "--output", "json")
+
+    assert table.exit_code == data.exit_code == 3
+    assert table.stdout.startswith("media/thumbnails\n")
+    assert table.stderr.startswith("default/broken: ")
+    assert [each["name"] for each in json.loads(data.stdout)] == ["thumbnails"]
+
+
+@pytest.mark.parametrize(
+    ("file", "said"),
+    [("nofile.yaml", "nofile.yaml: cannot be read: No such"), ("url", "url:1: expected a Scanner")],
+)
+def test_a_file_is_looked_at_before_any_cluster(
+    file: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", "none")
+    done = _preview("--file", file)
+
+    assert (done.exit_code, done.stderr.startswith(said)) == (2, True), done.stderr
+
+
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch, folder: Path) -> list[Where]:
     """A cluster with a Secret, whose context is of the namespace docs; and who asked for it."""

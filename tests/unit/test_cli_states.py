@@ -7,19 +7,22 @@ import sqlite3
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from scannerjob.cli.commands import app
+from scannerjob.cli.completion import names
 from scannerjob.cli.draining import _emptied
 from scannerjob.cli.places import Place
-from scannerjob.model.ledger import Ledger, ledger_to_status
+from scannerjob.model.ledger import Item, Ledger, Phase, ledger_to_status
 from scannerjob.ports import Ref
 from scannerjob.standalone import _try_to_apply
 from scannerjob.stores.sql import SqlStore
-from tests.unit.cases import NOW
+from tests.unit.cases import NOW, ledger
+from tests.unit.cases import document as celery_spec
 
 REF = Ref("default", "pages")
 SPEC = {
@@ -134,3 +137,116 @@ def test_a_ledger_of_a_newer_version_is_said_to_be_one(state: str, command: list
 
     assert (done.exit_code, type(done.exception)) == (1, SystemExit)
     assert "ledgerVersion is 99" in done.output
+
+
+def asked(state: str, *words: str) -> Result:
+    return CliRunner().invoke(app, [*words, "--state", state], env={"COLUMNS": "300"})
+
+
+def put(state: str, *refs: str, known: Ledger | None = None) -> None:
+    """ScannerJobs of Celery tasks, as NAMESPACE/NAME, with this ledger."""
+
+    async def write() -> None:
+        store = SqlStore(state)
+        try:
+            for text in refs:
+                namespace, _, name = text.partition("/")
+                metadata = {"name": name, "namespace": namespace}
+                ref = await store.apply({"metadata": metadata, "spec": celery_spec()})
+                snapshot = await store.read(ref)
+                assert snapshot is not None
+                await store.write(snapshot, ledger_to_status(known or Ledger()))
+        finally:
+            await store.close()
+
+    asyncio.run(write())
+
+
+@pytest.mark.parametrize("name", ["pages", "docs/pages"])
+def test_the_only_namespace_of_a_state_need_not_be_said(state: str, name: str) -> None:
+    put(state, "docs/pages")
+
+    assert asked(state, "status").output.splitlines()[1].startswith("pages ")
+    assert asked(state, "status", name).output.startswith("docs/pages\n")
+    assert "docs/pages: suspended" in asked(state, "suspend", name).output
+
+
+def test_of_several_namespaces_all_are_shown(state: str) -> None:
+    put(state, "docs/pages", "media/thumbnails")
+
+    header, *lines = asked(state, "status").output.splitlines()
+
+    assert header.split()[0] == "NAMESPACE"
+    assert [line.split()[:2] for line in lines] == [["docs", "pages"], ["media", "thumbnails"]]
+    assert asked(state, "status", "thumbnails").output.startswith("media/thumbnails\n")
+
+
+def test_a_name_in_several_namespaces_is_not_guessed(state: str) -> None:
+    put(state, "docs/pages", "media/pages")
+
+    done = asked(state, "suspend", "pages")
+
+    assert done.exit_code == 2
+    assert "docs/pages and media/pages: expected NAMESPACE/NAME, or -n" in done.output
+    assert "media/pages: suspended" in asked(state, "suspend", "media/pages").output
+    assert "docs/pages: suspended" in asked(state, "suspend", "pages", "-n", "docs").output
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["status", "pagse"], 1, "ScannerJob pagse is not there; did you mean pages?"),
+        (["status", "zzz"], 1, "zzz is not there; there are: docs/pages, media/thumbnails"),
+        (["status", "media/pages"], 1, "media/pages is not there; there are: thumbnails"),
+        (["status", "docs/pages", "-n", "docs"], 0, "docs/pages"),
+        (["status", "docs/pages", "-n", "media"], 2, "--namespace: media, but docs/pages is of"),
+        (["scan", "/pages"], 2, "expected NAME or NAMESPACE/NAME, not /pages"),
+        (["retry", "docs/", "7"], 2, "expected NAME or NAMESPACE/NAME, not docs/"),
+    ],
+)
+def test_a_name_that_is_not_there_is_told_with_what_is(
+    state: str, words: list[str], code: int, said: str
+) -> None:
+    put(state, "docs/pages", "media/thumbnails")
+
+    done = asked(state, *words)
+
+    assert (done.exit_code, said in done.output) == (code, True), done.output
+
+
+def test_a_command_to_be_typed_next_names_the_namespace(state: str) -> None:
+    put(state, "docs/pages", known=ledger(Item("[7]", "id-7", Phase.PARKED, 1, 1, NOW)))
+
+    told = asked(state, "explain", "docs/pages", "7").output
+
+    assert f"scannerjob retry pages '[7]' -n docs --state {state}" in told
+
+
+def test_the_log_of_a_task_is_its_worker_s(state: str) -> None:
+    put(state, "docs/pages", known=ledger(Item("[7]", "id-7", Phase.LAUNCHED, 1, 1, NOW)))
+
+    done = asked(state, "logs", "pages", "7")
+
+    assert done.exit_code == 1
+    assert "is in the log of its worker: look there for task id id-7" in done.output
+
+
+def test_beside_one_process_there_are_no_pods(state: str) -> None:
+    begin(state, ledger_to_status(Ledger()))
+
+    done = asked(state, "logs", "pages", "7")
+
+    assert done.exit_code == 1
+    assert "no pods are beside `scannerjob run`" in done.output
+
+
+@pytest.mark.parametrize(
+    ("begun", "names_there"),
+    [("", ["pages", "thumbnails"]), ("thu", ["thumbnails"]), ("docs/", ["docs/pages"]), ("x/", [])],
+)
+def test_a_name_is_completed_as_it_was_begun(
+    state: str, begun: str, names_there: list[str]
+) -> None:
+    put(state, "docs/pages", "media/thumbnails")
+
+    assert names(SimpleNamespace(params={"state": state}), begun) == names_there

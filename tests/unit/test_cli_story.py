@@ -72,12 +72,15 @@ def why(seen: Preview) -> dict[str, tuple[bool, str]]:
     return {verdict.row.key: (verdict.launch, verdict.why) for verdict in seen.verdicts}
 
 
+NEW = "it is new, and a slot is free"
+
+
 class TestAPreview:
     def test_of_a_new_scannerjob_launches_up_to_the_cap(self) -> None:
         seen = previewed(rows("a", "b", "c"))
 
         full = "no slot is free: 2 of 2 are taken"
-        assert why(seen) == {"a": (True, ""), "b": (True, ""), "c": (False, full)}
+        assert why(seen) == {"a": (True, NEW), "b": (True, NEW), "c": (False, full)}
         assert (seen.launched, seen.complete) == (2, True)
 
     def test_tells_of_each_phase_why_its_row_is_not_launched(self) -> None:
@@ -95,13 +98,15 @@ class TestAPreview:
             "parked": (False, "out of attempts: exit code 1"),
             "waits": (False, "waits for attempt 2 for 10m: OOMKilled"),
             "cools": (False, "finished; not looked at again for 10m"),
-            "new": (True, ""),
+            "new": (True, NEW),
         }
 
     def test_launches_what_is_due_again(self) -> None:
         due = item("a", Phase.WAITING, attempt=2, until=ago(1))
 
-        assert why(previewed(rows("a"), ledger(due))) == {"a": (True, "attempt 2")}
+        assert why(previewed(rows("a"), ledger(due))) == {
+            "a": (True, "attempt 2 is due, and a slot is free")
+        }
 
     def test_of_a_suspended_one_launches_nothing(self) -> None:
         seen = previewed(rows("a"), suspend=True)
@@ -216,6 +221,33 @@ class TestWhatIsNext:
         stalled = condition("Stalled", "True", "JobsStuck", "no node has room")
 
         assert "no node has room" in next_of(item("a"), snapshot(ledger(), stalled), "", NOW)
+
+    @pytest.mark.parametrize("phase", [Phase.CLAIMED, Phase.LAUNCHED])
+    @pytest.mark.parametrize(
+        ("kind", "status", "reason"),
+        [
+            ("TargetReachable", "False", "BrokerUnreachable"),
+            ("WorkersMissing", "True", "NoConsumer"),
+            ("Stalled", "True", "JobsStuck"),
+        ],
+    )
+    def test_of_one_that_is_out_is_what_is_in_its_way(
+        self, phase: Phase, kind: str, status: str, reason: str
+    ) -> None:
+        known = item("a", phase, until=later(60) if phase is Phase.LAUNCHED else None)
+        healthy = condition(kind, "True" if status == "False" else "False", reason, "redis:6379")
+        amiss = {**healthy, "status": status}
+
+        assert f"{reason}: redis:6379" in next_of(known, snapshot(ledger(), amiss), "", NOW)
+        assert reason not in next_of(known, snapshot(ledger(), healthy), "", NOW)
+
+    def test_of_one_whose_slot_is_held_is_still_when_it_is_given_up(self) -> None:
+        missing = condition("WorkersMissing", "True", "NoConsumer", "no worker seen on celery")
+        told = next_of(item("a", until=later(60)), snapshot(ledger(), missing), "", NOW)
+
+        assert told == (
+            "its slot is held: NoConsumer: no worker seen on celery; it is given up in 60s"
+        )
 
     @pytest.mark.parametrize(
         ("presence", "known", "told"),

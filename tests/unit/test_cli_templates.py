@@ -19,4 +19,20 @@ def test_a_bad_template_has_one(template: Template, problem: str) -> None:
 
 
 def test_a_field_that_resembles_none_may_be_of_a_newer_cluster() -> None:
-    assert list(template_problems({"spec": {"zzz": 1}}, "template")) == []
+    template = {**GOOD_TEMPLATES["labels"], "zzz": 1}
+    assert list(template_problems(template, "template")) == []
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        {},
+        {"spec": None},
+        {"spec": {"template": {}}},
+        {"spec": {"template": {"spec": {"containers": []}}}},
+    ],
+)
+def test_a_template_without_a_container_runs_nothing(template: Template) -> None:
+    assert list(template_problems(template, "template")) == [
+        "template.spec.template.spec.containers: expected a container at least"
+    ]

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sys
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from scannerjob.cli.completion import names
-from scannerjob.cli.exits import refuse
+from scannerjob.cli.exits import Exit, refuse
 from scannerjob.cli.manage import (
     Context,
     DatabaseUrlFile,
@@ -22,7 +22,8 @@ from scannerjob.cli.manage import (
     ran,
     where,
 )
-from scannerjob.cli.printing import Output
+from scannerjob.cli.printing import Output, emit
+from scannerjob.model.printable import without_userinfo
 
 if TYPE_CHECKING:
     from scannerjob.cli.documents import Document
@@ -41,21 +42,35 @@ def load(files: list[Path], namespace: str, *, in_cluster: bool = True) -> list[
 
 
 def validate(
-    files: Annotated[list[Path], typer.Argument(help="ScannerJob documents in YAML.")],
+    files: Annotated[list[Path], typer.Argument(help="ScannerJob documents in YAML; - for stdin.")],
+    output: Format = Output.TABLE,
 ) -> None:
     """Check ScannerJob documents, offline.
 
     Exits 2 naming file, line and field of each problem.
     """
-    for document in load(files, "default"):
-        typer.echo(f"{document.place}: {document.ref} is valid")
+    from scannerjob.cli.documents import DocumentError, load_documents
+
+    try:
+        documents = load_documents(files)
+    except DocumentError as error:
+        if output is Output.TABLE:
+            refuse(error.problems)
+        problems = [without_userinfo(each) for each in error.problems]
+        emit(output, {"documents": [], "problems": problems}, list)
+        raise typer.Exit(Exit.MISTAKE) from None
+    valid = [{"namespace": each.ref.namespace, "name": each.ref.name} for each in documents]
+    lines = [f"{each.place}: {each.ref} is valid" for each in documents]
+    emit(output, {"documents": valid, "problems": []}, lambda: lines)
 
 
 def preview(
     name: Annotated[
         str | None,
         typer.Argument(
-            metavar="NAME", help="The ScannerJob; or give --file.", autocompletion=names
+            metavar="NAME",
+            help="The ScannerJob, or NAMESPACE/NAME; or give --file.",
+            autocompletion=names,
         ),
     ] = None,
     file: Annotated[
@@ -78,14 +93,16 @@ def preview(
     if (name is None) == (file is None):
         refuse(["expected either NAME or --file"])
     place = where(namespace, state, context, kubeconfig)
+    # What can be told without a cluster comes first.
+    documents = load([file], namespace or "default") if file else []
     from scannerjob.cli.looking import DatabaseAccess, preview_documents, preview_running
 
     access = DatabaseAccess(database_url_file, secrets)
     if name is not None:
+        place, name = place.of(name)
         ran(preview_running(place, name, access, limit, output))
         return
-    assert file is not None
-    ran(preview_documents(place, partial(load, [file]), access, limit, output))
+    ran(preview_documents(place, documents, access, limit, output))
 
 
 def init(
@@ -130,12 +147,15 @@ def init(
     if output and output.exists():
         refuse([f"--output: {output} exists; expected a new file"])
     missing = _Missing()
-    name = name or missing.ask("NAME", "Name of the ScannerJob", "pdf-pages")
+    if name:
+        _as_name(name)
+    name = name or missing.ask("NAME", "Name of the ScannerJob", "pdf-pages", _as_name)
     database = database or missing.ask("--database", "Secret of the database's URL", "app-db/url")
     query = query or missing.ask("--query", "SELECT of the rows to work on", None)
     if not task and not image:
         task = missing.ask("--task or --image", "Celery task (empty: Kubernetes Jobs)", "")
-        image = None if task else missing.ask("--image", "Image of the Jobs", None)
+        if not task and missing.asks:
+            image = missing.ask("--image", "Image of the Jobs", None)
     if task:
         broker = broker or missing.ask("--broker", "Secret of the broker's URL", "app-redis/url")
     missing.refuse()
@@ -167,18 +187,43 @@ def init(
     typer.echo(f"{output} is written; next: scannerjob preview --file {output}")
 
 
+def _as_name(text: str) -> str:
+    """Raises BadParameter, after which a person is asked again."""
+    from scannerjob.cli.documents import NAME, is_name
+
+    if not is_name(text):
+        raise typer.BadParameter(f"NAME: expected {NAME}, not {text!r}")
+    return text
+
+
+def _asks() -> bool:
+    """Whether somebody is there to give an answer."""
+    return sys.stdin.isatty()
+
+
 class _Missing:
     """Asks a person at a terminal; elsewhere notes which options are missing."""
 
     def __init__(self) -> None:
+        self.asks = _asks()
         self._options: list[str] = []
 
-    def ask(self, option: str, question: str, default: str | None) -> str:
+    def ask(
+        self,
+        option: str,
+        question: str,
+        default: str | None,
+        read: Callable[[str], str] = str,
+    ) -> str:
         """The answer; empty where nobody is there to give one."""
-        if not sys.stdin.isatty():
+        if not self.asks:
             self._options.append(option)
             return default or ""
-        return str(typer.prompt(question, default=default, err=True))
+        try:
+            return str(typer.prompt(question, default=default, err=True, value_proc=read))
+        except typer.Abort:
+            typer.echo(err=True)
+            raise typer.Exit(Exit.INTERRUPTED) from None
 
     def refuse(self) -> None:
         """End if anything was missing."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from difflib import get_close_matches
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,11 +14,15 @@ from typer.core import TyperGroup
 from scannerjob.cli import author, manage
 from scannerjob.cli.alive import alive
 from scannerjob.cli.exits import refuse
+from scannerjob.cli.printing import Output, emit
 from scannerjob.model.printable import without_userinfo
 
 
 class _Commands(TyperGroup):
-    """Quotes what was typed in a wrong place, but for the passwords of URLs."""
+    """Quotes what was typed in a wrong place, but for the passwords of URLs.
+
+    A word that is none of those which may stand there gets a suggestion.
+    """
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -24,8 +30,27 @@ class _Commands(TyperGroup):
         except Exception as error:
             # Some versions of Typer bring classes of their own for what a person typed.
             if isinstance(said := getattr(error, "message", None), str):
-                vars(error)["message"] = without_userinfo(said)
+                vars(error)["message"] = without_userinfo(_with_suggestion(said))
             raise
+
+
+def _with_suggestion(said: str) -> str:
+    said = said.removeprefix("Value error, ")
+    typed, _, words = said.partition(" is not one of ")
+    close = get_close_matches(typed.strip("'"), re.findall(r"'(\w+)'", words), n=1)
+    return f"{said} Did you mean {close[0]}?" if close else said
+
+
+def _version() -> str:
+    from importlib.metadata import version as installed_version
+
+    return installed_version("scannerjob")
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(_version())
+        raise typer.Exit
 
 
 app = typer.Typer(
@@ -35,7 +60,18 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"help_option_names": ["--help", "-h"]},
 )
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="As `version`."),
+    ] = False,
+) -> None:
+    """Take what stands before a command."""
 
 
 class Summary(StrEnum):
@@ -84,10 +120,12 @@ def run(
     """
     import asyncio
 
+    from scannerjob.cli.places import refuse_path
     from scannerjob.logs import set_up_logging
     from scannerjob.ports import ConfigurationError
 
     documents = author.load(file, namespace, in_cluster=False)
+    refuse_path(state)
     set_up_logging()
     from scannerjob import standalone
 
@@ -126,6 +164,7 @@ def operator(
     from scannerjob.logs import set_up_logging
 
     set_up_logging()
+    manage.ran(_know_the_cluster())
     controller.run(
         controller.Options(
             namespaces=namespace or (),
@@ -135,6 +174,13 @@ def operator(
             lease_namespace=lease_namespace,
         )
     )
+
+
+async def _know_the_cluster() -> None:
+    """Raises ConfigurationError where nothing says which cluster is meant."""
+    from scannerjob.apiserver import access
+
+    await access()
 
 
 @app.command()
@@ -160,11 +206,9 @@ def demo(
 
 
 @app.command()
-def version() -> None:
+def version(output: manage.Format = Output.TABLE) -> None:
     """Print the version."""
-    from importlib.metadata import version as installed_version
-
-    typer.echo(installed_version("scannerjob"))
+    emit(output, {"version": _version()}, lambda: [_version()])
 
 
 for command in (*author.COMMANDS, *manage.COMMANDS):

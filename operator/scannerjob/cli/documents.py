@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
@@ -31,6 +32,12 @@ _FIELD = re.compile(r"([\w.\[\]]+)(?:: ([a-z][\w.]*):)?")
 # More than any template needs. A few lines can stand for billions of values, or for one in itself.
 _MOST_VALUES, _DEEPEST, _MOST_BITS = 100_000, 100, 64
 
+# What sqlglot calls those that a query may be written in.
+_DIALECTS = ("postgres", "mysql", "sqlite")
+
+# As it is named in problems.
+_STDIN = Path("stdin")
+
 _Problems = Iterator[tuple[int, str]]
 
 
@@ -44,26 +51,38 @@ class DocumentError(Exception):
 
 @dataclass(frozen=True)
 class Document:
-    """A valid ScannerJob document, its namespace filled in, and where it stands."""
+    """A valid ScannerJob document, its namespace filled in, and where it stands.
+
+    `named` says whether it names its namespace itself.
+    """
 
     ref: Ref
     body: Mapping[str, Any]
     place: str
+    named: bool = True
+
+    def within(self, namespace: str) -> Document:
+        """The same, in this namespace if it names none."""
+        if self.named:
+            return self
+        body = {**self.body, "metadata": {**self.body["metadata"], "namespace": namespace}}
+        return replace(self, ref=Ref(namespace, self.ref.name), body=body)
 
 
 def load_documents(
     files: Iterable[Path], namespace: str = DEFAULT_NAMESPACE, *, in_cluster: bool = True
 ) -> list[Document]:
-    """The ScannerJobs in these files; `namespace` is for those that name none.
+    """The ScannerJobs in these files, `-` for stdin; `namespace` is for those that name none.
 
     Raises DocumentError naming every problem in all of the files. Where they are not to run
-    `in_cluster`, a ScannerJob that launches Kubernetes Jobs is a problem too.
+    `in_cluster`, a ScannerJob that launches Kubernetes Jobs is a problem too, and what is wrong
+    with a query is left to its status.
     """
     documents: list[Document] = []
     problems: list[str] = []
     for file in files:
         try:
-            documents += _read(file, namespace, in_cluster)
+            documents += _read(_STDIN if file == Path("-") else file, namespace, in_cluster)
         except DocumentError as error:
             problems += error.problems
     problems += _given_twice(documents)
@@ -92,7 +111,7 @@ def _read(file: Path, namespace: str, in_cluster: bool) -> list[Document]:
 
 def _parse(file: Path) -> list[yaml.Node]:
     try:
-        nodes = _compose(file.read_text(encoding="utf-8"))
+        nodes = _compose(_bytes(file).decode())
     except OSError as error:
         raise DocumentError([f"{file}: cannot be read: {error.strerror}"]) from None
     except yaml.MarkedYAMLError as error:
@@ -102,6 +121,10 @@ def _parse(file: Path) -> list[yaml.Node]:
     if not nodes:
         raise DocumentError([f"{file}: expected a {KIND} document, found none"])
     return nodes
+
+
+def _bytes(file: Path) -> bytes:
+    return sys.stdin.buffer.read() if file is _STDIN else file.read_bytes()
 
 
 def _compose(text: str) -> list[yaml.Node]:
@@ -227,12 +250,12 @@ def _metadata_problems(metadata: Any) -> Iterator[str]:
         return
     yield from _unknown_fields("metadata.", metadata, _METADATA_FIELDS)
     if "name" not in metadata:
-        yield f"metadata.name: required, but missing: expected {_NAME}"
-    elif not _is_name(metadata["name"], _SUBDOMAIN, 253):
-        yield f"metadata.name: expected {_NAME}, not {metadata['name']!r}"
+        yield f"metadata.name: required, but missing: expected {NAME}"
+    elif not is_name(metadata["name"]):
+        yield f"metadata.name: expected {NAME}, not {metadata['name']!r}"
     namespace = metadata.get("namespace")
     if namespace is not None and not is_namespace(namespace):
-        yield f"metadata.namespace: expected {_NAME}, not {namespace!r}"
+        yield f"metadata.namespace: expected {NAME}, not {namespace!r}"
     for field in ("labels", "annotations"):
         yield from _text_problems(f"metadata.{field}", metadata.get(field))
 
@@ -248,7 +271,12 @@ def _text_problems(path: str, texts: Any) -> Iterator[str]:
             yield f"{path}.{name}: expected a text: quote it"
 
 
-_NAME = "lower case letters, digits and -, as in pdf-pages"
+NAME = "lower case letters, digits and -, as in pdf-pages"
+
+
+def is_name(name: Any) -> bool:
+    """Whether this could be the name of a ScannerJob."""
+    return _is_name(name, _SUBDOMAIN, 253)
 
 
 def is_namespace(name: Any) -> bool:
@@ -277,12 +305,29 @@ def _spec_problems(spec: Any, in_cluster: bool) -> Iterator[str]:
     except SpecError as error:
         yield from error.problems
         return
+    if in_cluster:
+        yield from _query_problems(parsed.query)
     if parsed.job is not None and not in_cluster:
         yield "spec.job: Kubernetes Jobs are launched by the operator only; use spec.celery here"
     elif parsed.job is not None:
         from scannerjob.cli.templates import template_problems
 
         yield from template_problems(parsed.job.template, "spec.job.template")
+
+
+def _query_problems(query: str) -> Iterator[str]:
+    """Why no database that there may be would be asked this; which one it is nobody knows yet."""
+    from scannerjob.ports import SourceError
+    from scannerjob.sources.parse import parse
+
+    refusals = []
+    for dialect in _DIALECTS:
+        try:
+            parse(query, dialect)
+        except SourceError as error:
+            refusals.append(str(error).replace("spec.query", "spec.query:", 1))
+    if len(refusals) == len(_DIALECTS):
+        yield refusals[0]
 
 
 def _line(node: yaml.Node, problem: str) -> int:
@@ -314,7 +359,8 @@ def _document(file: Path, node: yaml.Node, namespace: str) -> Document:
     metadata["namespace"] = metadata.get("namespace") or namespace
     ref = Ref(metadata["namespace"], metadata["name"])
     place = f"{file}:{node.start_mark.line + 1}"
-    return Document(ref, {**body, "metadata": metadata}, place)
+    named = bool(body["metadata"].get("namespace"))
+    return Document(ref, {**body, "metadata": metadata}, place, named)
 
 
 def _given_twice(documents: Iterable[Document]) -> Iterator[str]:

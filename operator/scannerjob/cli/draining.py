@@ -18,7 +18,8 @@ async def drained(where: Where, name: str, seconds: float, *, force: bool) -> No
     """Come back when nothing is out; ends with what still is, if it takes too long."""
     deadline = time.monotonic() + seconds
     async with opened(where) as place:
-        ref = (await place.find(name)).ref
+        found = await place.find(name)
+        ref = found.ref
         await place.store.suspend(ref, True)
         while True:
             left = max(0.0, deadline - time.monotonic())
@@ -30,7 +31,7 @@ async def drained(where: Where, name: str, seconds: float, *, force: bool) -> No
                 print(f"{ref}: {_FORCED if force else _DRAINED}; {_SAFE}")
                 return
             if time.monotonic() >= deadline:
-                leave(Exit.NO, await _still_out(place, ref, name, seconds))
+                leave(Exit.NO, await _still_out(place, found, seconds))
 
 
 _DRAINED = "drained and suspended: nothing is out"
@@ -61,8 +62,8 @@ def _is_lost(snapshot: Snapshot) -> bool:
     return has_vanished or snapshot.status.get("ledgerLostTime") is not None
 
 
-async def _still_out(place: Place, ref: Ref, name: str, seconds: float) -> str:
-    snapshot = await place.find(name)
+async def _still_out(place: Place, found: Snapshot, seconds: float) -> str:
+    ref, snapshot = found.ref, await place.again(found)
     if snapshot.status.get("observedGeneration") != snapshot.generation:
         return (
             f"{ref}: no operator has seen the suspension within {seconds:g} s; it stays suspended"

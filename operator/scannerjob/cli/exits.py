@@ -12,6 +12,8 @@ import typer
 
 from scannerjob.model.printable import printable, without_userinfo
 
+_EXAMPLE = "DIALECT://USER:PASSWORD@"
+
 
 class Exit(IntEnum):
     """The exit codes of all commands."""
@@ -20,6 +22,7 @@ class Exit(IntEnum):
     NO = 1  # what was asked for is not there, did not come in time, or must not be
     MISTAKE = 2  # what was typed, or a file that was given, cannot be used
     UNREACHED = 3  # the cluster or a database could not be asked
+    INTERRUPTED = 130  # by Ctrl-C
 
 
 def refuse(problems: Iterable[str]) -> NoReturn:
@@ -30,24 +33,30 @@ def refuse(problems: Iterable[str]) -> NoReturn:
 def leave(code: Exit, *lines: str) -> NoReturn:
     """End with these lines on stderr: no password, and nothing that moves a cursor."""
     for line in lines:
-        print(printable(without_userinfo(line)), file=sys.stderr)
+        # What a URL looks like is told by one that lets nobody in.
+        shown = _EXAMPLE.join(map(without_userinfo, line.split(_EXAMPLE)))
+        print(printable(shown), file=sys.stderr)
     raise typer.Exit(code)
 
 
 @contextmanager
-def reaching() -> Iterator[None]:
-    """Around what asks a cluster or a database: its errors are lines for people."""
+def reaching(about: str = "") -> Iterator[None]:
+    """Around what asks a cluster or a database: its errors are lines for people.
+
+    They begin with what they are `about`, where that is not plain.
+    """
     from scannerjob.model.ledger import LedgerError
     from scannerjob.model.spec import SpecError
     from scannerjob.ports import ConfigurationError, PortError, RefusedError
 
+    begun = f"{about}: " if about else ""
     try:
         yield
     except (SpecError, LedgerError) as error:
-        leave(Exit.NO, f"this ScannerJob cannot be read: {error}")
+        leave(Exit.NO, f"{begun}this ScannerJob cannot be read: {error}")
     except ConfigurationError as error:
-        refuse([str(error)])
+        refuse([f"{begun}{error}"])
     except RefusedError as error:
-        leave(Exit.NO, str(error))
+        leave(Exit.NO, f"{begun}{error}")
     except PortError as error:
-        leave(Exit.UNREACHED, str(error))
+        leave(Exit.UNREACHED, f"{begun}{error}")

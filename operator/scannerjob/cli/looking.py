@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
+import typer
+
 from scannerjob.cli import preview as previews
 from scannerjob.cli import story as stories
 from scannerjob.cli.documents import DEFAULT_NAMESPACE, Document
+from scannerjob.cli.exits import Exit, reaching
 from scannerjob.cli.keys import find_item, keys_meant
 from scannerjob.cli.places import Place, Where, opened
 from scannerjob.cli.printing import Output, emit, utc_now
@@ -44,23 +47,32 @@ async def preview_running(
 ) -> None:
     """Preview a ScannerJob with the ledger that it has."""
     async with opened(where) as place:
-        _emit(output, [await _preview(await place.find(name), access, place, limit)])
+        _emit(output, [await _preview(await place.find(name), access, place, limit)], several=False)
 
 
 async def preview_documents(
     where: Where,
-    load: Callable[[str], Sequence[Document]],
+    documents: Sequence[Document],
     access: DatabaseAccess,
     limit: int,
     output: Output,
 ) -> None:
     """Preview what a file would do, as if nothing had ever been launched.
 
-    `load` gives its documents; it is told the namespace of those that name none.
+    What is wrong with one of several documents keeps nobody from seeing the others.
     """
+    told, codes = [], [Exit.DONE.value]
     async with _place_of_secrets(where, access) as place:
-        documents = load(place.namespace if place else where.namespace or DEFAULT_NAMESPACE)
-        _emit(output, [await _preview(_new(each), access, place, limit) for each in documents])
+        for document in documents:
+            each = document.within(place.namespace or DEFAULT_NAMESPACE) if place else document
+            try:
+                with reaching(str(each.ref) if len(documents) > 1 else ""):
+                    told.append(await _preview(_new(each), access, place, limit))
+            except typer.Exit as left:
+                codes.append(left.exit_code)
+    if told:
+        _emit(output, told, several=len(documents) > 1)
+    raise typer.Exit(max(codes))
 
 
 @asynccontextmanager
@@ -90,10 +102,13 @@ async def _preview(
         return await previews.preview(source, spec, snapshot, limit, utc_now())
 
 
-def _emit(output: Output, told: Sequence[previews.Preview]) -> None:
+def _emit(output: Output, told: Sequence[previews.Preview], *, several: bool) -> None:
     """For programs one object; a list of them where a file holds several documents."""
     data = [previews.as_data(each) for each in told]
-    emit(output, data[0] if len(data) == 1 else data, lambda: previews.as_tables(told))
+    if several:
+        emit(output, data, lambda: previews.as_tables(told))
+    else:
+        emit(output, data[0], lambda: previews.as_table(told[0]))
 
 
 async def tell(where: Where, name: str, key: str, access: DatabaseAccess, output: Output) -> None:
@@ -102,7 +117,8 @@ async def tell(where: Where, name: str, key: str, access: DatabaseAccess, output
         snapshot = await place.find(name)
         spec = parse_spec(snapshot.spec)
         ledger = ledger_from_status(snapshot.status) or Ledger()
-        story = await _story(snapshot, spec, ledger, key, access, place, where.options)
+        options = replace(where, namespace=snapshot.ref.namespace).options
+        story = await _story(snapshot, spec, ledger, key, access, place, options)
     emit(output, stories.as_data(story), lambda: stories.as_table(story, utc_now()))
 
 

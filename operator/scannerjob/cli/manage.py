@@ -10,15 +10,16 @@ import typer
 
 from scannerjob.cli.completion import names
 from scannerjob.cli.exits import Exit, leave, reaching, refuse
-from scannerjob.cli.printing import Output, for_terminal
+from scannerjob.cli.printing import Output, emit, for_terminal
 
 if TYPE_CHECKING:
     from scannerjob.cli.places import Place, Where
     from scannerjob.ports import Snapshot
 
 _SHORT_WAIT = 30.0
+_NAMED = "The ScannerJob, or NAMESPACE/NAME."
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="The ScannerJob.", autocompletion=names)]
+Name = Annotated[str, typer.Argument(metavar="NAME", help=_NAMED, autocompletion=names)]
 Key = Annotated[
     str,
     typer.Argument(
@@ -29,7 +30,11 @@ Key = Annotated[
 ]
 Namespace = Annotated[
     str | None,
-    typer.Option("--namespace", "-n", help="By default, that of the kubeconfig's context."),
+    typer.Option(
+        "--namespace",
+        "-n",
+        help="By default, that of the kubeconfig's context; of --state, all that there are.",
+    ),
 ]
 State = Annotated[
     str | None,
@@ -55,7 +60,18 @@ SecretsDirectory = Annotated[
     typer.Option(exists=True, file_okay=False, help="Secrets as directories: DIR/NAME/KEY."),
 ]
 Format = Annotated[Output, typer.Option("--output", "-o", help="How it is printed.")]
-Seconds = Annotated[float, typer.Option("--timeout", help="Seconds to wait for an operator.")]
+
+
+def _seconds(value: float) -> float:
+    """Raises BadParameter for what no clock reaches, or is over before anything is done."""
+    if not 0 <= value < float("inf"):
+        raise typer.BadParameter(f"expected a number of seconds, as 0.5 or 30, not {value:g}")
+    return value
+
+
+Seconds = Annotated[
+    float, typer.Option("--timeout", callback=_seconds, help="Seconds to wait for an operator.")
+]
 
 
 def where(
@@ -69,6 +85,17 @@ def where(
     return Where(namespace, state, context, str(kubeconfig) if kubeconfig else None)
 
 
+def meant(
+    name: str,
+    namespace: str | None,
+    state: str | None,
+    context: str | None,
+    kubeconfig: Path | None,
+) -> tuple[Where, str]:
+    """The place, and the name in it, that NAME or NAMESPACE/NAME and these options stand for."""
+    return where(namespace, state, context, kubeconfig).of(name)
+
+
 def ran(work: Coroutine[Any, Any, None]) -> None:
     """Do this; what cannot be reached, or is refused, ends the command with a line."""
     import asyncio
@@ -79,7 +106,7 @@ def ran(work: Coroutine[Any, Any, None]) -> None:
 
 def status(
     name: Annotated[
-        str | None, typer.Argument(metavar="NAME", help="One of them.", autocompletion=names)
+        str | None, typer.Argument(metavar="NAME", help=_NAMED, autocompletion=names)
     ] = None,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on, until Ctrl-C.")] = False,
     everywhere: Annotated[
@@ -98,6 +125,8 @@ def status(
     if watch and output is not Output.TABLE:
         refuse(["--watch: shows a table only; for programs: kubectl get scannerjobs --watch"])
     place = where(namespace, state, context, kubeconfig)
+    if name is not None:
+        place, name = place.of(name)
     from scannerjob.cli.watching import show
 
     ran(show(place, name, everywhere=everywhere, watch=watch, output=output))
@@ -118,7 +147,7 @@ def explain(
 
     What is remembered of it, and the last words of its pod or task.
     """
-    place = where(namespace, state, context, kubeconfig)
+    place, name = meant(name, namespace, state, context, kubeconfig)
     from scannerjob.cli.looking import DatabaseAccess, tell
 
     access = DatabaseAccess(database_url_file, secrets)
@@ -132,6 +161,7 @@ def retry(
         bool, typer.Option("--all-parked", help="All rows that are out of attempts.")
     ] = False,
     timeout: Seconds = _SHORT_WAIT,
+    output: Format = Output.TABLE,
     namespace: Namespace = None,
     state: State = None,
     context: Context = None,
@@ -143,11 +173,11 @@ def retry(
     """
     if (key is None) != all_parked:
         refuse(["expected either KEY or --all-parked"])
-    place = where(namespace, state, context, kubeconfig)
-    ran(_retry(place, name, key, timeout))
+    place, name = meant(name, namespace, state, context, kubeconfig)
+    ran(_retry(place, name, key, timeout, output))
 
 
-async def _retry(place: Where, name: str, key: str | None, seconds: float) -> None:
+async def _retry(place: Where, name: str, key: str | None, seconds: float, output: Output) -> None:
     from scannerjob.cli.keys import find_item
     from scannerjob.cli.places import opened
     from scannerjob.model.ledger import Phase, ledger_from_status
@@ -158,36 +188,38 @@ async def _retry(place: Where, name: str, key: str | None, seconds: float) -> No
         snapshot = await there.find(name)
         ledger = ledger_from_status(snapshot.status)
         if key is None:
-            parked = ledger.count(Phase.PARKED) if ledger else 0
-            if not parked:
-                typer.echo(f"{snapshot.ref}: no row is parked")
-                return
-            wanted, told = ALL_PARKED, f"{parked} parked rows"
+            items = ledger.items if ledger else ()
+            rows = [item.key for item in items if item.phase is Phase.PARKED]
+            wanted, told = ALL_PARKED, f"{len(rows)} parked rows"
         else:
             item = find_item(key, ledger) if ledger else None
             if item is None:
                 leave(Exit.NO, f"{snapshot.ref}: nothing is remembered of row {key}: see explain")
             if item.phase not in (Phase.WAITING, Phase.PARKED):
                 leave(Exit.NO, f"{snapshot.ref}: row {item.key} is {item.phase}: see explain")
-            wanted, told = item.key, f"row {printable(item.key)}"
-        await _asked(there, snapshot, RETRY, seconds, suffix=f" {wanted}")
+            rows, wanted, told = [item.key], item.key, f"row {printable(item.key)}"
+        if rows:
+            await _asked(there, snapshot, RETRY, seconds, suffix=f" {wanted}")
         soon = "once it is resumed" if snapshot.spec.get("suspend") else "as soon as a slot is free"
-        typer.echo(f"{snapshot.ref}: {told} will be launched {soon}")
+        done = f"{told} will be launched {soon}" if rows else "no row is parked"
+        emit(output, {**_named(snapshot), "rows": rows}, lambda: [f"{snapshot.ref}: {done}"])
 
 
 def scan(
     name: Name,
     timeout: Seconds = _SHORT_WAIT,
+    output: Format = Output.TABLE,
     namespace: Namespace = None,
     state: State = None,
     context: Context = None,
     kubeconfig: Kubeconfig = None,
 ) -> None:
     """Look at the rows now, without waiting for the interval."""
-    ran(_scan(where(namespace, state, context, kubeconfig), name, timeout))
+    place, name = meant(name, namespace, state, context, kubeconfig)
+    ran(_scan(place, name, timeout, output))
 
 
-async def _scan(place: Where, name: str, seconds: float) -> None:
+async def _scan(place: Where, name: str, seconds: float, output: Output) -> None:
     from scannerjob.cli.places import opened
     from scannerjob.model.conditions import find
     from scannerjob.model.requests import SCAN
@@ -200,7 +232,14 @@ async def _scan(place: Where, name: str, seconds: float) -> None:
         if not find(snapshot.status, "DatabaseReachable"):
             leave(Exit.NO, f"{snapshot.ref}: not looked: {_why_not_ready(snapshot)}")
         active, cap = snapshot.status.get("active", 0), snapshot.spec.get("concurrency")
-        typer.echo(f"{snapshot.ref}: looked at its rows; {active} of {cap} slots are taken")
+        data = {**_named(snapshot), "active": active, "concurrency": cap}
+        done = f"looked at its rows; {active} of {cap} slots are taken"
+        emit(output, data, lambda: [f"{snapshot.ref}: {done}"])
+
+
+def _named(snapshot: Snapshot) -> dict[str, Any]:
+    """Which one it is, for programs."""
+    return {"namespace": snapshot.ref.namespace, "name": snapshot.ref.name}
 
 
 async def _asked(
@@ -212,7 +251,7 @@ async def _asked(
     nonce = await ask(there, snapshot.ref, name, suffix)
     done = await wait_until(there, snapshot.ref, heeded(name, nonce), seconds)
     if done is None:
-        why = _why_not_ready(await there.find(snapshot.ref.name))
+        why = _why_not_ready(await there.again(snapshot))
         leave(
             Exit.NO,
             f"{snapshot.ref}: asked for, but no operator has heeded it within {seconds:g} s; one "
@@ -237,7 +276,8 @@ def suspend(
     kubeconfig: Kubeconfig = None,
 ) -> None:
     """Launch nothing for now; what is out goes on and is watched."""
-    ran(_suspend(where(namespace, state, context, kubeconfig), name, True))
+    place, name = meant(name, namespace, state, context, kubeconfig)
+    ran(_suspend(place, name, True))
 
 
 def resume(
@@ -248,7 +288,8 @@ def resume(
     kubeconfig: Kubeconfig = None,
 ) -> None:
     """Launch again."""
-    ran(_suspend(where(namespace, state, context, kubeconfig), name, False))
+    place, name = meant(name, namespace, state, context, kubeconfig)
+    ran(_suspend(place, name, False))
 
 
 async def _suspend(place: Where, name: str, suspended: bool) -> None:
@@ -257,7 +298,7 @@ async def _suspend(place: Where, name: str, suspended: bool) -> None:
     async with opened(place) as there:
         snapshot = await there.find(name)
         await there.store.suspend(snapshot.ref, suspended)
-        now = await there.find(name)
+        now = await there.again(snapshot)
         if now.spec.get("suspend", False) != suspended:
             leave(Exit.NO, f"{now.ref}: its document says suspend: true; change it there")
         typer.echo(f"{now.ref}: {'suspended' if suspended else 'resumed'}")
@@ -272,7 +313,9 @@ def drain(
             help="Give up what is out: only where you know that nothing of it runs, or ever will.",
         ),
     ] = False,
-    timeout: Annotated[float, typer.Option(help="Seconds to wait at most.")] = 3600.0,
+    timeout: Annotated[
+        float, typer.Option(callback=_seconds, help="Seconds to wait at most.")
+    ] = 3600.0,
     namespace: Namespace = None,
     state: State = None,
     context: Context = None,
@@ -282,7 +325,7 @@ def drain(
 
     Before you delete, replace or restore a ScannerJob.
     """
-    place = where(namespace, state, context, kubeconfig)
+    place, name = meant(name, namespace, state, context, kubeconfig)
     from scannerjob.cli.draining import drained
 
     ran(drained(place, name, timeout, force=force))
@@ -297,11 +340,15 @@ def logs(
         str | None, typer.Option("--container", "-c", help="One of several.")
     ] = None,
     namespace: Namespace = None,
+    state: State = None,
     context: Context = None,
     kubeconfig: Kubeconfig = None,
 ) -> None:
-    """Print what the newest pod of a row's Job has written."""
-    place = where(namespace, None, context, kubeconfig)
+    """Print what the newest pod of a row's Job has written.
+
+    Of a Celery task, tell by which id its worker's log names it.
+    """
+    place, name = meant(name, namespace, state, context, kubeconfig)
     ran(_logs(place, name, key, container, follow=follow, tail=tail))
 
 
@@ -319,9 +366,10 @@ async def _logs(
             item = find_item(key, ledger) if ledger else None
             task = f": look there for task id {item.id}" if item else ""
             leave(Exit.NO, f"what a Celery task writes is in the log of its worker{task}")
+        if there.api is None:
+            leave(Exit.NO, f"{snapshot.ref}: no pods are beside `scannerjob run`")
         from scannerjob.cli.pods import containers, log_lines, pods_of_row
 
-        assert there.api is not None
         pods = await pods_of_row(there.api, snapshot.ref, keys_meant(key))
         if not pods:
             leave(Exit.NO, f"{snapshot.ref}: no pod of row {key} is there")

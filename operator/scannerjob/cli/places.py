@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shlex
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn, Protocol, TypeVar
 
-from scannerjob.cli.exits import Exit, leave
+from scannerjob.cli.exits import Exit, leave, refuse
 from scannerjob.model.printable import without_userinfo
 from scannerjob.model.spec import KIND
 from scannerjob.ports import (
@@ -39,6 +41,20 @@ class Where:
     state: str | None = None
     context: str | None = None
     kubeconfig: str | None = None
+
+    def of(self, typed: str) -> tuple[Where, str]:
+        """The place and the name that NAME or NAMESPACE/NAME stands for.
+
+        Ends where another namespace was said than the one before the name.
+        """
+        namespace, slash, name = typed.partition("/")
+        if not slash:
+            return self, typed
+        if not (namespace and name):
+            refuse([f"expected NAME or NAMESPACE/NAME, not {typed}"])
+        if self.namespace not in (None, namespace):
+            refuse([f"--namespace: {self.namespace}, but {typed} is of another: leave one out"])
+        return replace(self, namespace=namespace), name
 
     @property
     def options(self) -> str:
@@ -75,26 +91,45 @@ class Store(Protocol):
 
 @dataclass(frozen=True)
 class Place:
-    """An open place; `namespace` is the one that is meant where none is said.
+    """An open place, and the namespace in it that is meant: None for all that there are.
 
     `api` is there in a cluster alone.
     """
 
     store: Store
-    namespace: str
+    namespace: str | None
     api: ApiClient | None = None
 
     async def find(self, name: str) -> Snapshot:
-        """This ScannerJob; where it is not there, ends with what is."""
+        """This ScannerJob; where it is not there, or several are, ends with what is."""
+        found = await self._named(name)
+        if len(found) > 1:
+            there = " and ".join(str(each.ref) for each in found)
+            refuse([f"{name} is the name of several, {there}: expected NAMESPACE/NAME, or -n"])
+        return found[0] if found else await self._not_there(name)
+
+    async def again(self, snapshot: Snapshot) -> Snapshot:
+        """The same one as it is now; where it is gone, ends with that."""
+        ref = snapshot.ref
+        found = await _patiently(lambda: self.store.read(ref))
+        return found or leave(Exit.NO, f"{ref}: it was deleted meanwhile")
+
+    async def _named(self, name: str) -> list[Snapshot]:
+        """Those of this name; in one namespace there is one at most."""
+        if self.namespace is None:
+            return [each for each in await self.listed() if each.ref.name == name]
         ref = Ref(self.namespace, name)
         # A name that no URL can hold is none.
-        found = await _patiently(lambda: self.store.read(ref)) if name.isascii() else None
-        if found is not None:
-            return found
-        there = [each.ref.name for each in await self.listed()]
-        close = get_close_matches(name, there, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"there are: {', '.join(there) or 'none'}"
-        return leave(Exit.NO, f"{KIND} {ref} is not there; {hint}")
+        found = await _patiently(lambda: self.store.read(ref)) if str(ref).isascii() else None
+        return [found] if found else []
+
+    async def _not_there(self, name: str) -> NoReturn:
+        meant = f"{self.namespace}/{name}" if self.namespace else name
+        refs = [each.ref for each in await self.listed()]
+        close = get_close_matches(name, [ref.name for ref in refs], n=1)
+        there = ", ".join(ref.name if self.namespace else str(ref) for ref in refs)
+        hint = f"did you mean {close[0]}?" if close else f"there are: {there or 'none'}"
+        leave(Exit.NO, f"{KIND} {meant} is not there; {hint}")
 
     async def listed(self, *, everywhere: bool = False) -> list[Snapshot]:
         """Those of the namespace, or all; ends where the cluster does not know the kind."""
@@ -128,6 +163,37 @@ async def _patiently(read: Callable[[], Awaitable[_Result]]) -> _Result:
             await asyncio.sleep(_TRY_EVERY)
 
 
+def refuse_path(state: str) -> None:
+    """End where this is no URL; a path, which people write for a file's, is shown as one."""
+    if "://" in state:
+        return
+    if "@" not in state and state.startswith(("/", ".", "~")):
+        refuse([f"--state: expected a URL: sqlite:///{Path(state).expanduser()} for this file"])
+    refuse(
+        [
+            "--state: this cannot be read: expected sqlite:///PATH (sqlite:////var/lib/x.db), or "
+            "postgresql://, mysql:// or mariadb:// and what the server needs"
+        ]
+    )
+
+
+def _refuse_unknown_context(where: Where) -> None:
+    """A kubeconfig that cannot be read is told of by who reads it next."""
+    from kubernetes.aio.config import list_kube_config_contexts
+
+    if where.context is None:
+        return
+    known = [where.context]
+    with suppress(Exception):
+        file = where.kubeconfig or os.environ.get("KUBECONFIG")
+        contexts, _ = list_kube_config_contexts(file)  # type: ignore[no-untyped-call]
+        known = [str(each["name"]) for each in contexts]
+    if where.context not in known:
+        close = get_close_matches(where.context, known, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"there are: {', '.join(known)}"
+        refuse([f"--context: {where.context} is not in the kubeconfig; {hint}"])
+
+
 @asynccontextmanager
 async def opened(where: Where) -> AsyncIterator[Place]:
     """The place that is meant. Raises ConfigurationError where it cannot be used."""
@@ -135,17 +201,19 @@ async def opened(where: Where) -> AsyncIterator[Place]:
         from scannerjob.logs import hide
         from scannerjob.stores.sql import SqlStore
 
+        refuse_path(where.state)
         hide("--state", where.state)
         with naming("--state"):
             store = SqlStore(where.state, create=False)
         try:
-            yield Place(store, where.namespace or "default")
+            yield Place(store, where.namespace)
         finally:
             await store.close()
         return
     from scannerjob.apiserver import Kubeconfig, connect
     from scannerjob.stores.kubernetes import KubernetesStore
 
+    _refuse_unknown_context(where)
     kubeconfig = Kubeconfig(where.kubeconfig, where.context)
     async with await connect(kubeconfig) as api:
         namespace = where.namespace or kubeconfig.namespace()

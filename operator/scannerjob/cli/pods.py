@@ -1,4 +1,4 @@
-"""What the pods of a launch said: their logs, and how they ended."""
+"""What the pods of a launch said: their logs, why they do not run, and how they ended."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ _LAST_LINES = 10
 # In characters. A longer line is given in pieces; of those that are shown beside others, the end.
 _LONGEST_LINE = 65536
 _LONGEST_WORDS = 2048
+# Why a container waits while those before it run: that of itself tells nothing.
+_ITS_TURN_COMES = "PodInitializing"
 
 Document = Mapping[str, Any]
 
@@ -74,23 +76,77 @@ def containers(pod: Document) -> list[str]:
     return [each["name"] for each in pod["spec"]["containers"]]
 
 
-def endings(pod: Document) -> Iterator[str]:
-    """How its containers ended, those that did."""
-    for status in (pod.get("status") or {}).get("containerStatuses") or ():
-        ended = (status.get("state") or {}).get("terminated")
+def standing(pod: Document) -> Iterator[str]:
+    """Why it does not run, as far as Kubernetes says: it as a whole, then each of its containers.
+
+    Of a container that is started again and again, why it waits and how it ended before.
+    """
+    status = pod.get("status") or {}
+    phase = f"pod {pod['metadata']['name']}: {status.get('phase')}"
+    yield _told(phase, status.get("reason"), status.get("message"))
+    for condition in status.get("conditions") or ():
+        if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
+            yield _told("not scheduled", condition.get("reason"), condition.get("message"))
+    for kind, each in _container_statuses(pod):
+        yield from _standing_of(f"{kind} {each['name']}", each)
+
+
+def _container_statuses(pod: Document) -> Iterator[tuple[str, Document]]:
+    """What is known of each container, in the order they run in; not of helpers that did well."""
+    status = pod.get("status") or {}
+    for each in status.get("initContainerStatuses") or ():
+        if not _did_well(each):
+            yield "init container", each
+    for each in status.get("containerStatuses") or ():
+        yield "container", each
+
+
+def _standing_of(name: str, status: Document) -> Iterator[str]:
+    waiting = (status.get("state") or {}).get("waiting") or {}
+    if waiting.get("reason") not in (None, _ITS_TURN_COMES):
+        yield _told(f"{name} waits", waiting.get("reason"), waiting.get("message"))
+    ended = _ended(status)
+    if ended:
+        how = f"{name} ended with exit code {ended.get('exitCode')}"
+        yield _told(how, ended.get("reason"), ended.get("message"))
+
+
+def _ended(status: Document) -> Document:
+    """How it ended, if it did; of one that is to be started again, the last time."""
+    for state in ("state", "lastState"):
+        ended: Document = (status.get(state) or {}).get("terminated") or {}
         if ended:
-            told = ": ".join(filter(None, [ended.get("reason"), ended.get("message")]))
-            yield f"container {status['name']} ended with exit code {ended.get('exitCode')}: {told}"
+            return ended
+    return {}
+
+
+def _did_well(status: Document) -> bool:
+    return ((status.get("state") or {}).get("terminated") or {}).get("exitCode") == 0
+
+
+def _told(*parts: str | None) -> str:
+    return ": ".join(filter(None, parts))
+
+
+def _with_a_log(pod: Document) -> list[str]:
+    """The containers that may have written something, with a helper that the others wait for."""
+    known = {each["name"]: _has_begun(each) for _, each in _container_statuses(pod)}
+    named = [*known, *(name for name in containers(pod) if name not in known)]
+    begun = (pod.get("status") or {}).get("phase") != "Pending"
+    return [name for name in named if known.get(name, begun)]
+
+
+def _has_begun(status: Document) -> bool:
+    return (status.get("state") or {}).get("running") is not None or bool(_ended(status))
 
 
 async def last_words(api: ApiClient, pods: Sequence[Document]) -> list[str]:
-    """How the newest of these pods ended, and the last lines of its log."""
+    """Why the newest of these pods does not run, or how it ended, and the last lines of its log."""
     if not pods:
         return []
     pod = pods[-1]
-    words = [f"pod {pod['metadata']['name']}: {(pod.get('status') or {}).get('phase')}"]
-    words += endings(pod)
-    for container in containers(pod):
+    words = list(standing(pod))
+    for container in _with_a_log(pod):
         try:
             words += await _last_lines(log_lines(api, pod, container, tail=_LAST_LINES))
         except PortError as error:

@@ -102,7 +102,8 @@ def _verdict(
     known = {item.key: item for item in ledger.items}
     if row.key in sends:
         attempt = sends[row.key].attempt
-        return RowVerdict(row, True, f"attempt {attempt}" if attempt > 1 else "")
+        what = f"attempt {attempt} is due" if attempt > 1 else "it is new"
+        return RowVerdict(row, True, f"{what}, and a slot is free")
     if row.key in known:
         return RowVerdict(row, False, standing(known[row.key], now))
     return RowVerdict(row, False, why_not_new(spec, decision))
@@ -183,9 +184,6 @@ def as_table(preview: Preview) -> Iterator[str]:
 
 def as_tables(previews: Sequence[Preview]) -> Iterator[str]:
     """For a person: of several, each under its name."""
-    if len(previews) == 1:
-        yield from as_table(previews[0])
-        return
     for number, each in enumerate(previews):
         if number:
             yield ""

@@ -41,16 +41,20 @@ class Story:
         return job_name(self.snapshot.ref.name, self.item.id)
 
 
+# What keeps launches from arriving, from being taken and from ending, by the status that says so.
+_IN_THE_WAY = {"TargetReachable": "False", "WorkersMissing": "True", "Stalled": "True"}
+
+
 def next_of(item: Item, snapshot: Snapshot, options: str, now: datetime) -> str:
     """What becomes of a row that is remembered; `options` tell other commands of the place."""
-    stalled = find(snapshot.status, "Stalled")
+    in_the_way = "; ".join(_in_the_way(snapshot))
     match item.phase:
         case Phase.CLAIMED:
-            return "it is being sent; whether it arrived is not known yet"
-        case Phase.LAUNCHED if stalled.get("status") == "True":
-            return f"its slot is held: {stalled.get('message')}"
+            but = f"; but {in_the_way}" if in_the_way else ""
+            return f"it is being sent; whether it arrived is not known yet{but}"
         case Phase.LAUNCHED:
-            return "its end is waited for" + _at_the_latest(item, now)
+            waits = f"its slot is held: {in_the_way}" if in_the_way else "its end is waited for"
+            return waits + _at_the_latest(item, now)
         case Phase.WAITING:
             due = item.until is None or item.until <= now
             when = "as soon as a slot is free" if due else f"in {_left(item, now)}"
@@ -62,6 +66,13 @@ def next_of(item: Item, snapshot: Snapshot, options: str, now: datetime) -> str:
                 f"nothing, until `{_retry(snapshot.ref, item.key, options)}`, or until its row "
                 "leaves the query and comes back"
             )
+
+
+def _in_the_way(snapshot: Snapshot) -> Iterator[str]:
+    for kind, status in _IN_THE_WAY.items():
+        condition = find(snapshot.status, kind)
+        if condition.get("status") == status:
+            yield f"{condition.get('reason')}: {condition.get('message')}"
 
 
 def _retry(ref: Ref, key: str, options: str) -> str:

@@ -31,8 +31,21 @@ _FOUND: Mapping[type, str] = {
 
 
 def template_problems(template: Mapping[str, Any], path: str) -> Iterator[str]:
-    """What is wrong with this JobTemplateSpec: each problem with its field's path."""
-    return _of_model(template, "V1JobTemplateSpec", path)
+    """What is wrong with this JobTemplateSpec: each problem with its field's path.
+
+    That nothing is to run is told of one that has no other problem.
+    """
+    problems = [*_of_model(template, "V1JobTemplateSpec", path)]
+    return iter(problems or _without_container(template, path))
+
+
+def _without_container(template: Mapping[str, Any], path: str) -> Iterator[str]:
+    """The schema of ScannerJobs takes a template as it is; only a Job of it would be refused."""
+    part: Any = template
+    for field in ("spec", "template", "spec", "containers"):
+        path, part = f"{path}.{field}", (part or {}).get(field)
+    if not part:
+        yield f"{path}: expected a container at least"
 
 
 def _of_model(value: Any, kind: str, path: str) -> Iterator[str]:

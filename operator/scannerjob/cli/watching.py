@@ -67,6 +67,7 @@ def _lines(
     if name:
         yield from report(found[0], now)
     elif found:
-        yield from overview(found, now, everywhere=everywhere)
+        several = len({each.ref.namespace for each in found}) > 1
+        yield from overview(found, now, everywhere=everywhere or several)
     else:
-        yield f"no {KIND}s in {'any namespace' if everywhere else place.namespace}"
+        yield f"no {KIND}s in {(None if everywhere else place.namespace) or 'any namespace'}"

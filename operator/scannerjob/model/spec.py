@@ -78,17 +78,10 @@ Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
 Interval = Annotated[Duration, _at_least(MIN_INTERVAL, "500ms")]
 Timeout = Annotated[Duration, _at_least(timedelta(milliseconds=1), "1ms")]
 Lifetime = Annotated[Duration, _at_least(timedelta(seconds=1), "1s")]
-Name = Annotated[
-    str,
-    StringConstraints(
-        min_length=1,
-        max_length=253,
-        pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$",
-    ),
-]
-SecretKey = Annotated[
-    str, StringConstraints(min_length=1, max_length=253, pattern=r"^[-._a-zA-Z0-9]+$")
-]
+_NAME = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
+_SECRET_KEY = r"^[-._a-zA-Z0-9]+$"
+Name = Annotated[str, StringConstraints(min_length=1, max_length=253, pattern=_NAME)]
+SecretKey = Annotated[str, StringConstraints(min_length=1, max_length=253, pattern=_SECRET_KEY)]
 ShortText = Annotated[str, StringConstraints(min_length=1, max_length=255)]
 
 
@@ -223,10 +216,34 @@ def _describe(detail: Any) -> str:
             return f"{path}: required, but missing"
         case "value_error":
             return f"{path}: {detail['ctx']['error']}"
-        case "model_type" | "dict_type":
-            return f"{path}: must be a mapping"
+        case kind if kind in _EXPECTED:
+            return f"{path}: must be {_EXPECTED[kind].format(**detail.get('ctx', {}))}"
+        case "string_pattern_mismatch":
+            return f"{path}: must be {_PATTERNS[detail['ctx']['pattern']]}"
         case _:
             return f"{path}: {detail['msg'][0].lower()}{detail['msg'][1:]}"
+
+
+# What was expected, in words, by the kind of mistake.
+_EXPECTED = {
+    "model_type": "a mapping",
+    "dict_type": "a mapping",
+    "tuple_type": "a list",
+    "string_type": "a text; quote it if it looks like a number",
+    "string_too_short": "a text that is not empty",
+    "string_too_long": "a text of at most {max_length} characters",
+    "too_short": "a list that is not empty",
+    "too_long": "of at most {max_length} entries",
+    "int_type": "a whole number",
+    "bool_type": "true or false",
+    "greater_than_equal": "at least {ge}",
+    "less_than_equal": "at most {le}",
+    "literal_error": "{expected}",
+}
+_PATTERNS = {
+    _NAME: "lower case letters, digits, - and ., as in app-db",
+    _SECRET_KEY: "letters, digits, -, _ and ., as in database-url",
+}
 
 
 def _suggestion(location: tuple[int | str, ...]) -> str:
