@@ -42,6 +42,7 @@ async def _told(place: Where, name: str, seconds: float) -> None:
 
     async with opened(place) as there:
         assert there.api is not None
+        assert there.namespace is not None
         lease = Ref(there.namespace, name)
         leases = LeaseStore(there.api, lease, TIMEOUT, LEASE_SECONDS)
         print(f"Lease {lease}: {await leader(leases, seconds)} holds it and renews it")
