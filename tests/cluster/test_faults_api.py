@@ -32,6 +32,9 @@ from tests.support.pods import Fate
 from tests.support.ports import free_port
 from tests.support.waiting import eventually
 
+# What was away is come back to by and by, and a busy machine takes its time.
+pytestmark = pytest.mark.timeout(300)
+
 CAP = 3
 OURS = r"/(scannerjobs|jobs)\b"
 JOBS = "/jobs(/|$)"
