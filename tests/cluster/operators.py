@@ -14,6 +14,8 @@ from tests.support.waiting import eventually
 
 # The module that runs an operator which gives up soon on a watch that says nothing.
 IMPATIENT = "tests.support.impatient"
+# In characters.
+_SHOWN_OF_LOG = 6000
 
 
 def operator_account(plane: ControlPlane, namespace: str) -> Path:
@@ -46,8 +48,10 @@ class Operators:
         return self.made[-1].start()
 
     def close(self) -> None:
+        """End them. The ends of their logs are shown by pytest where a test has failed."""
         for process in self.made:
             process.kill()
+            print(process.log()[-_SHOWN_OF_LOG:])
 
 
 def wait_ready(operator: Process, starts: int = 1) -> None:
