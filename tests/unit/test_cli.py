@@ -18,7 +18,7 @@ COMMANDS = (
     *("run", "operator", "demo", "version", "init", "validate", "preview", "status", "explain"),
     *("retry", "scan", "suspend", "resume", "drain", "logs"),
 )
-HEAVY = ("celery", "kombu", "kopf", "kubernetes", "pydantic", "sqlalchemy", "yaml")
+HEAVY = ("asyncio", "celery", "kombu", "kopf", "kubernetes", "pydantic", "sqlalchemy", "yaml")
 
 
 def _scannerjob(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -178,12 +178,12 @@ def test_completion_says_nothing_where_no_cluster_is(tmp_path: Path) -> None:
     ("arguments", "needed"),
     [
         (["--help"], set()),
-        (["validate", "pages.yaml"], {"pydantic", "sqlalchemy", "yaml"}),
-        (["status", "--kubeconfig", "none"], {"kubernetes", "pydantic", "yaml"}),
-        (["status", "--state", "sqlite:///none.db"], {"pydantic", "sqlalchemy"}),
+        (["validate", "pages.yaml"], {"asyncio", "pydantic", "sqlalchemy", "yaml"}),
+        (["status", "--kubeconfig", "none"], {"asyncio", "kubernetes", "pydantic", "yaml"}),
+        (["status", "--state", "sqlite:///none.db"], {"asyncio", "pydantic", "sqlalchemy"}),
         (
             ["preview", "--file", "pages.yaml", "--database-url-file", "url"],
-            {"pydantic", "sqlalchemy", "yaml"},
+            {"asyncio", "pydantic", "sqlalchemy", "yaml"},
         ),
     ],
 )

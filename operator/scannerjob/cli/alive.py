@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -53,6 +52,8 @@ async def leader(leases: LeaseStore, seconds: float) -> str:
 
     Ends the command where that does not come in time. Clocks of two machines are not compared.
     """
+    import asyncio
+
     try:
         async with asyncio.timeout(seconds):
             while not (holder := await _steady_holder(leases)):
@@ -69,6 +70,8 @@ async def leader(leases: LeaseStore, seconds: float) -> str:
 
 async def _steady_holder(leases: LeaseStore) -> str:
     """Who held it from now on for STEADY seconds; "" once that cannot be said of anybody."""
+    import asyncio
+
     from scannerjob.controller.elector import LEASE_SECONDS
 
     clock = asyncio.get_running_loop().time
