@@ -6,7 +6,7 @@ import asyncio
 import os
 import shlex
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -126,9 +126,8 @@ class Place:
     async def _not_there(self, name: str) -> NoReturn:
         meant = f"{self.namespace}/{name}" if self.namespace else name
         refs = [each.ref for each in await self.listed()]
-        close = get_close_matches(name, [ref.name for ref in refs], n=1)
-        there = ", ".join(ref.name if self.namespace else str(ref) for ref in refs)
-        hint = f"did you mean {close[0]}?" if close else f"there are: {there or 'none'}"
+        there = [ref.name if self.namespace else str(ref) for ref in refs]
+        hint = _hint(name, [ref.name for ref in refs], there)
         leave(Exit.NO, f"{KIND} {meant} is not there; {hint}")
 
     async def listed(self, *, everywhere: bool = False) -> list[Snapshot]:
@@ -163,6 +162,12 @@ async def _patiently(read: Callable[[], Awaitable[_Result]]) -> _Result:
             await asyncio.sleep(_TRY_EVERY)
 
 
+def _hint(typed: str, known: Sequence[str], shown: Sequence[str]) -> str:
+    """Which of those that are `known` was meant, or all, as they are `shown`."""
+    close = get_close_matches(typed, known, n=1)
+    return f"did you mean {close[0]}?" if close else f"there are: {', '.join(shown) or 'none'}"
+
+
 def refuse_path(state: str) -> None:
     """End where this is no URL; a path, which people write for a file's, is shown as one."""
     if "://" in state:
@@ -179,18 +184,17 @@ def refuse_path(state: str) -> None:
 
 def _refuse_unknown_context(where: Where) -> None:
     """A kubeconfig that cannot be read is told of by who reads it next."""
-    from kubernetes.aio.config import list_kube_config_contexts
-
     if where.context is None:
         return
+    from kubernetes.aio.config import list_kube_config_contexts
+
     known = [where.context]
     with suppress(Exception):
         file = where.kubeconfig or os.environ.get("KUBECONFIG")
         contexts, _ = list_kube_config_contexts(file)  # type: ignore[no-untyped-call]
         known = [str(each["name"]) for each in contexts]
     if where.context not in known:
-        close = get_close_matches(where.context, known, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"there are: {', '.join(known)}"
+        hint = _hint(where.context, known, known)
         refuse([f"--context: {where.context} is not in the kubeconfig; {hint}"])
 
 
