@@ -31,7 +31,7 @@ def plane(_plane: ControlPlane) -> Iterator[ControlPlane]:
     yield _plane.ensure_answering()
     for release in _releases(_plane):
         release.uninstall()
-    _plane.kubectl("delete", "crd", "scannerjobs.scannerjob.dev", "--ignore-not-found")
+    _plane.delete_crd("scannerjobs.scannerjob.dev")
     cluster_roles = "clusterroles,clusterrolebindings"
     _plane.kubectl("delete", cluster_roles, RELEASE, "--ignore-not-found")
 

@@ -145,6 +145,17 @@ class ControlPlane:
         """What `kubectl get ... -o json` returns."""
         return json.loads(self.kubectl("get", *args, "-o", "json"))
 
+    def delete_crd(self, name: str) -> None:
+        """Delete a CRD that may exist, and the objects of its kind.
+
+        It waits until their kind is served: a CRD deleted before can stay for ever, since the API
+        server may give up listing its objects while their "storage is (re)initializing".
+        """
+        if self.kubectl("get", "crd", name, "--ignore-not-found"):
+            self.kubectl("wait", "--for=condition=Established", f"crd/{name}")
+            self.kubectl("get", name, "--all-namespaces")
+            self.kubectl("delete", "crd", name)
+
     def create_namespace(self, prefix: str = "test") -> str:
         """Make a namespace with a name of its own, in which pods can be created at once."""
         name = f"{prefix}-{secrets.token_hex(4)}"
