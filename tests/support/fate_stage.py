@@ -177,7 +177,7 @@ class Stage:
     def judge(self) -> None:
         """See the bystanders done, and the victims come to what the table says of them."""
         self._add(*map(bystander, JOBS))
-        eventually(self._all_settled, timeout=90, interval=0.1, message="all that can settle")
+        eventually(self._all_settled, timeout=90, message="all that can settle")
         for job in JOBS:
             self._judge(job, self.scenario.cell(job))
 
@@ -188,14 +188,16 @@ class Stage:
         return ledger
 
     def _all_settled(self) -> bool:
-        for job in JOBS:
-            if not self._holds(job):
+        ledgers = {job: self.ledger(job) for job in JOBS}
+        for job, ledger in ledgers.items():
+            if not self._is_held_in(ledger, job):
                 self._freed.setdefault(job, datetime.now(UTC))
-        for job in JOBS:
+        done = set(self.site.done())
+        for job, ledger in ledgers.items():
             held = self.scenario.cell(job).outcome.held
             assert held or job in self._freed, f"{job} is held"
-            assert self._counts(job) == self._expected_counts(job), job
-            assert self._done(job) == self._expected_done(job), job
+            assert _counts(ledger) == self._expected_counts(job), job
+            assert done & {victim(job), bystander(job)} == self._expected_done(job), job
         return True
 
     def _judge(self, job: str, cell: Cell) -> None:
@@ -223,16 +225,12 @@ class Stage:
         done = self.scenario.cell(job).outcome.done
         return {bystander(job), *([victim(job)] if done else [])}
 
-    def _counts(self, job: str) -> tuple[int, ...]:
-        ledger = self.ledger(job)
-        return (ledger.launched, ledger.succeeded, ledger.failed, ledger.lost)
-
-    def _done(self, job: str) -> set[int]:
-        return {victim(job), bystander(job)} & set(self.site.done())
-
     def _holds(self, job: str) -> bool:
         """Whether the slot of the victim's first launch is taken."""
-        return self._launched[job].id in {item.id for item in self.ledger(job).outstanding}
+        return self._is_held_in(self.ledger(job), job)
+
+    def _is_held_in(self, ledger: Ledger, job: str) -> bool:
+        return self._launched[job].id in {item.id for item in ledger.outstanding}
 
     def _note_launched(self) -> bool:
         items = {job: self.ledger(job).outstanding for job in JOBS}
@@ -251,6 +249,10 @@ class Stage:
 def _acknowledged(server: RabbitServer, queue: str) -> bool:
     counted = server.ask("GET", queue).get("message_stats", {})
     return bool(counted.get("ack", 0) >= len(JOBS))
+
+
+def _counts(ledger: Ledger) -> tuple[int, ...]:
+    return (ledger.launched, ledger.succeeded, ledger.failed, ledger.lost)
 
 
 def _query(job: str) -> str:

@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
@@ -119,7 +120,9 @@ class Process:
             return
         self._signal(family, signal.SIGKILL)
         self._process.wait(15)  # before psutil could reap it, and keep the exit code to itself
-        psutil.wait_procs(family, timeout=15)
+        deadline = time.monotonic() + 15
+        while any(map(_lives, family)) and time.monotonic() < deadline:
+            time.sleep(0.01)
 
     def family(self) -> list[psutil.Process]:
         """Itself and its descendants; itself first, so that it can't replace one that is killed."""
@@ -136,6 +139,14 @@ class Process:
                 process.send_signal(number)
             except psutil.NoSuchProcess:
                 continue
+
+
+def _lives(process: psutil.Process) -> bool:
+    """Whether it is more than a zombie, which an init process may take seconds to bury."""
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def has_port(pid: int, port: int) -> bool:

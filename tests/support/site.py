@@ -85,6 +85,8 @@ class Site:
         self.secrets = folder / "secrets"
         self.state = f"sqlite:///{folder / 'state.sqlite'}"
         self._engine = create_engine(database_url, pool_pre_ping=True)
+        self._stores: dict[str, SqlStore] = {}
+        self._runner = asyncio.Runner()
         self._starts = 0
         with self._engine.begin() as connection:
             for table in _TABLES:
@@ -196,7 +198,12 @@ class Site:
 
     def snapshot(self, name: str = "pages", state: str | None = None) -> Snapshot:
         """The ScannerJob as it stands in the scanner's state."""
-        return asyncio.run(_read(state or self.state, Ref("default", name)))
+        url, ref = state or self.state, Ref("default", name)
+        if url not in self._stores:
+            self._stores[url] = SqlStore(url)
+        snapshot = self._runner.run(self._stores[url].read(ref))
+        assert snapshot, f"{ref} is not in the state"
+        return snapshot
 
     def condition(self, kind: str, name: str = "pages") -> Mapping[str, str]:
         """One condition of a ScannerJob, or nothing if it isn't there yet."""
@@ -208,20 +215,15 @@ class Site:
         return list(self.snapshot(name).status.get("items", []))
 
     def close(self) -> None:
-        """Close the connections to the database."""
+        """Close the connections to the database and to the states."""
         self._engine.dispose()
+        for store in self._stores.values():
+            self._runner.run(store.close())
+        self._runner.close()
 
     def _select(self, query: str) -> list[tuple[Any, ...]]:
         with self._engine.connect() as connection:
             return [tuple(row) for row in connection.execute(text(query))]
-
-
-async def _read(state: str, ref: Ref) -> Snapshot:
-    store = SqlStore(state)
-    snapshot = await store.read(ref)
-    await store.close()
-    assert snapshot, f"{ref} is not in the state"
-    return snapshot
 
 
 class PublishWitness:
