@@ -84,10 +84,7 @@ def _is_held(run: Run, uid: str, row: Row) -> bool:
     if run.promised.sends_again:
         return False
     items = (item for version in run.history.versions_of[uid] for item in version.items)
-    return any(
-        item["key"] == row.row and item["phase"] == "Claimed" and item["id"] not in run.launch
-        for item in items
-    )
+    return any(item["key"] == row.row and run.is_claim_in_doubt(item) for item in items)
 
 
 def _version_at(versions: list[Version], time: float) -> Version:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from itertools import pairwise
 from math import inf
+from typing import Any
 
 from tests.proof.endings import Endings
 from tests.proof.history import History, Version
@@ -71,6 +72,10 @@ class Run:
         """What this ScannerJob's ledger had claimed, and nobody saw sent."""
         claims = self.history.claims.items()
         return {claim for claim, by in claims if by[0].uid == uid and claim not in self.launch}
+
+    def is_claim_in_doubt(self, item: Mapping[str, Any]) -> bool:
+        """Whether this item of a ledger is a claim that nobody saw sent."""
+        return item["phase"] == "Claimed" and item["id"] not in self.launch
 
     def is_excused(self, uid: str) -> bool:
         """Whether nothing can be said of this ScannerJob's ledger."""

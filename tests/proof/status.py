@@ -74,7 +74,7 @@ def _may_be_held(run: Run, uid: str, item: Mapping[str, Any], due: float) -> boo
     For good where it cannot be sent again. A guard has no record of what was never sent: of one
     whose row has left, that its record is missing takes as long to find out as a lapse.
     """
-    if item["phase"] != "Claimed" or item["id"] in run.launch:
+    if not run.is_claim_in_doubt(item):
         return False
     if not run.promised.sends_again:
         return True

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from scannerjob.model.spec import API_VERSION, KIND, SpecError, parse_spec
+from scannerjob.model.spec import API_VERSION, KIND, LABEL, SUBDOMAIN, SpecError, parse_spec
 from scannerjob.ports import Ref
 
 DEFAULT_NAMESPACE = "default"
@@ -25,8 +25,6 @@ _METADATA_FIELDS = (
     *("generation", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"),
     *("finalizers", "ownerReferences", "managedFields", "selfLink"),
 )
-_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
-_SUBDOMAIN = re.compile(rf"{_LABEL.pattern}(\.{_LABEL.pattern})*")
 # A problem begins with the path of its field; one of the spec as a whole may name a field next.
 _FIELD = re.compile(r"([\w.\[\]]+)(?:: ([a-z][\w.]*):)?")
 # More than any template needs. A few lines can stand for billions of values, or for one in itself.
@@ -276,16 +274,16 @@ NAME = "lower case letters, digits and -, as in pdf-pages"
 
 def is_name(name: Any) -> bool:
     """Whether this could be the name of a ScannerJob."""
-    return _is_name(name, _SUBDOMAIN, 253)
+    return _is_name(name, SUBDOMAIN, 253)
 
 
 def is_namespace(name: Any) -> bool:
     """Whether this could be the name of a namespace."""
-    return _is_name(name, _LABEL, 63)
+    return _is_name(name, LABEL, 63)
 
 
-def _is_name(name: Any, pattern: re.Pattern[str], length: int) -> bool:
-    return isinstance(name, str) and len(name) <= length and bool(pattern.fullmatch(name))
+def _is_name(name: Any, pattern: str, length: int) -> bool:
+    return isinstance(name, str) and len(name) <= length and bool(re.fullmatch(pattern, name))
 
 
 def _unknown_fields(path: str, part: Mapping[Any, Any], known: Sequence[str]) -> Iterator[str]:

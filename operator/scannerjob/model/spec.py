@@ -78,7 +78,10 @@ Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
 Interval = Annotated[Duration, _at_least(MIN_INTERVAL, "500ms")]
 Timeout = Annotated[Duration, _at_least(timedelta(milliseconds=1), "1ms")]
 Lifetime = Annotated[Duration, _at_least(timedelta(seconds=1), "1s")]
-_NAME = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
+# As Kubernetes has them: of namespaces, and of most else.
+LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+SUBDOMAIN = rf"{LABEL}(\.{LABEL})*"
+_NAME = rf"^{SUBDOMAIN}$"
 _SECRET_KEY = r"^[-._a-zA-Z0-9]+$"
 Name = Annotated[str, StringConstraints(min_length=1, max_length=253, pattern=_NAME)]
 SecretKey = Annotated[str, StringConstraints(min_length=1, max_length=253, pattern=_SECRET_KEY)]
