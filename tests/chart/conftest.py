@@ -10,13 +10,13 @@ from tests.support.controlplane import ControlPlane
 from tests.support.helm import RELEASE, Release, helm
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def audit_log(tmp_path_factory: pytest.TempPathFactory) -> AuditLog:
     """What service accounts ask of the control plane."""
     return AuditLog(tmp_path_factory.mktemp("audit"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def _plane(audit_log: AuditLog) -> Iterator[ControlPlane]:
     """One of these tests' own: Helm refuses a CRD that somebody else installed."""
     # A plugin that some clusters have, and that asks for more rights.

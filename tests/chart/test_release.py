@@ -174,7 +174,11 @@ def test_an_upgrade_brings_the_kind_up_to_date_and_a_rollback_takes_it_back(
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("values", [{}, {"watchNamespaces": ["default"]}])
+@pytest.mark.parametrize(
+    ("release_of_either", "values"),
+    [("helm", {}), ("helm3", {"watchNamespaces": ["default"]})],
+    indirect=["release_of_either"],
+)
 def test_a_release_is_tested_under_the_operators_own_rights(
     plane: ControlPlane, namespace: str, release_of_either: Release, tmp_path: Path, values: Values
 ) -> None:

@@ -98,7 +98,7 @@ def test_an_error_amid_the_events_does_not_end_the_operator(
     workload.assert_each_row_ran_once()
 
 
-@pytest.mark.parametrize("status", [403, 429, 500, 503])
+@pytest.mark.parametrize("status", [403, 429, 503])
 def test_a_list_or_watch_that_is_refused_is_tried_again(
     cluster: ControlPlane,
     namespace: str,

@@ -176,7 +176,7 @@ def test_a_scan_waits_for_no_interval(desk: Desk) -> None:
         desk.wait(active=0)
         desk.site.add_rows(1, 2)
         assert "looked at its rows" in desk.command.says("scan", "pages")
-        desk.wait(succeeded=2)
+        eventually(lambda: desk.site.done() == [1, 2], message="both rows are done")
 
 
 def test_a_scan_of_a_database_that_is_away_says_so(desk: Desk) -> None:

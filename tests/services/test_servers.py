@@ -15,6 +15,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from tests.support.celery_worker import CeleryWorker
+from tests.support.processes import lives
 from tests.support.rabbitmq import RabbitServer
 from tests.support.servers import DatabaseServer, RedisServer
 from tests.support.waiting import eventually
@@ -160,7 +161,7 @@ def test_a_celery_worker_runs_tasks_and_is_killed_with_its_pool(
         family = worker.process.family()
         assert len(family) >= 3
         worker.kill()
-        assert not any(process.is_running() for process in family)
+        assert not any(map(lives, family))
         assert worker.process.exit_code == -signal.SIGKILL
         worker.start()
         worker.terminate()

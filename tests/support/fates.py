@@ -111,14 +111,14 @@ _ALL_DONE_TWICE = (_done(2),) * 4
 
 SCENARIOS: Mapping[str, Scenario] = {
     "failure": Scenario(
-        "the task raises", BOTH,
+        "the task raises", (REDIS,),
         _HELD, _FAILED, _LOST, _FAILED, reason="ValueError: no such page",
     ),
     "failure after commit": Scenario(
         "it commits its work, then raises", (REDIS,), *_ALL_DONE, life="1m"
     ),
     "undone": Scenario(
-        "it ends well, and its row still matches", BOTH,
+        "it ends well, and its row still matches", (REDIS,),
         _HELD, Cell(Outcome.UNDONE, 2), _LOST, Cell(Outcome.UNDONE, 2),
     ),
     "retry": Scenario(

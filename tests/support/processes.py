@@ -121,7 +121,7 @@ class Process:
         self._signal(family, signal.SIGKILL)
         self._process.wait(15)  # before psutil could reap it, and keep the exit code to itself
         deadline = time.monotonic() + 15
-        while any(map(_lives, family)) and time.monotonic() < deadline:
+        while any(map(lives, family)) and time.monotonic() < deadline:
             time.sleep(0.01)
 
     def family(self) -> list[psutil.Process]:
@@ -141,7 +141,7 @@ class Process:
                 continue
 
 
-def _lives(process: psutil.Process) -> bool:
+def lives(process: psutil.Process) -> bool:
     """Whether it is more than a zombie, which an init process may take seconds to bury."""
     try:
         return bool(process.status() != psutil.STATUS_ZOMBIE)
