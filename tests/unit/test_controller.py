@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import signal
 from itertools import islice
 from json import JSONDecodeError
 from pathlib import Path
@@ -106,7 +107,7 @@ def test_a_bug_alone_is_told_with_its_traceback(
 ) -> None:
     ends = iter([error, ConfigurationError("NoCluster", "enough")])
 
-    async def run_and_fail(_: Options) -> None:
+    async def run_and_fail(*_: object) -> None:
         raise next(ends)
 
     monkeypatch.setattr(process, "_run", run_and_fail)
@@ -118,6 +119,32 @@ def test_a_bug_alone_is_told_with_its_traceback(
     (record,) = caplog.records
     assert "beginning anew" in record.message
     assert bool(record.exc_text or record.exc_info) is is_bug
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_that_comes_while_a_broken_watch_ends_it_is_heeded(
+    number: signal.Signals, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    runs = 0
+
+    async def nothing(**_: object) -> list[object]:
+        return []
+
+    async def break_off(*_: object, **__: object) -> None:
+        nonlocal runs
+        runs += 1
+        signal.raise_signal(number)
+        await asyncio.sleep(0.01)
+        raise WatchingError("broken")
+
+    monkeypatch.setattr(process, "_check", nothing)
+    monkeypatch.setattr(kopf, "spawn_tasks", nothing)
+    monkeypatch.setattr(kopf, "run_tasks", break_off)
+
+    process.run(Options())
+
+    assert runs == 1
+    assert "the watch has ended: broken; stopping" in caplog.text
 
 
 @pytest.mark.parametrize(

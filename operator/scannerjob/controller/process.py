@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 import sys
-import time
+import threading
 from contextlib import suppress
 from json import JSONDecodeError
 from typing import Any
@@ -32,15 +33,19 @@ def run(options: Options) -> None:
     whatever a watch says that it does not know (an error of the API server amid the events, a line
     that is no JSON): then all begins anew, as in a new process.
     """
-    while True:
+    ending = threading.Event()
+    while not ending.is_set():
         try:
-            return asyncio.run(_run(options))
+            asyncio.run(_run(options, ending))
         except ConfigurationError as error:
             sys.exit(f"scannerjob: {error}")
         except Exception as error:
+            what = "stopping" if ending.is_set() else "beginning anew"
             is_bug = not _came_from_outside(error)
-            log.error("the watch has ended: %s; beginning anew", error, exc_info=is_bug)
-            time.sleep(_BEGIN_ANEW_AFTER)
+            log.error("the watch has ended: %s; %s", error, what, exc_info=is_bug)
+            ending.wait(_BEGIN_ANEW_AFTER)
+        else:
+            break
 
 
 def _came_from_outside(error: Exception) -> bool:
@@ -60,17 +65,35 @@ def _tell(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         loop.default_exception_handler(context)
 
 
-async def _run(options: Options) -> None:
+async def _run(options: Options, ending: threading.Event) -> None:
     asyncio.get_running_loop().set_exception_handler(_tell)
-    health = Health()
+    health, stop = Health(), asyncio.Event()
     async with serving(health, options.health_port):
         await _check()
-        await kopf.operator(
+        ours = asyncio.all_tasks()
+        tasks = await kopf.spawn_tasks(
             standalone=True,
             clusterwide=not options.namespaces,
             namespaces=options.namespaces or (),
             memo=kopf.Memo(options=options, health=health),
+            stop_flag=stop,
         )
+        _heed_signals(ending, stop)
+        await kopf.run_tasks(tasks, ignored=ours)
+
+
+def _heed_signals(ending: threading.Event, stop: asyncio.Event) -> None:
+    """Let SIGTERM and SIGINT end it; `ending` remembers that one came.
+
+    In place of kopf's own handlers: it forgets a signal that comes while it ends by an error.
+    """
+
+    def end() -> None:
+        ending.set()
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, end)
 
 
 async def _check() -> None:
