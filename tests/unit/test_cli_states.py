@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from scannerjob.cli.commands import app
-from scannerjob.cli.completion import names
+from scannerjob.cli.completion import keys, names
 from scannerjob.cli.draining import _emptied
 from scannerjob.cli.places import Place
 from scannerjob.model.ledger import Item, Ledger, Phase, ledger_to_status
@@ -250,3 +250,17 @@ def test_a_name_is_completed_as_it_was_begun(
     put(state, "docs/pages", "media/thumbnails")
 
     assert names(SimpleNamespace(params={"state": state}), begun) == names_there
+
+
+@pytest.mark.parametrize(
+    ("begun", "rows"),
+    [("", ["7", "70", "invoice-4"]), ("7", ["7", "70"]), ("in", ["invoice-4"]), ("x", [])],
+)
+def test_a_row_is_completed_as_a_person_types_it(state: str, begun: str, rows: list[str]) -> None:
+    remembered = ["[7]", "[70]", '["invoice-4"]', '["70"]', '["a b"]', '[1,"a"]', '["\\n"]']
+    items = [Item(key, f"id{n}", Phase.PARKED, 1, 1, NOW) for n, key in enumerate(remembered)]
+    put(state, "docs/pages", known=ledger(*items))
+    typed = {"state": state, "name": "docs/pages"}
+
+    assert keys(SimpleNamespace(params=typed), begun) == rows
+    assert keys(SimpleNamespace(params={**typed, "name": "thumbnails"}), begun) == []

@@ -1,11 +1,11 @@
-"""What the shell completes: the names of ScannerJobs, and all of it behind `kubectl scannerjob`."""
+"""What the shell completes: names, rows, and all of it behind `kubectl scannerjob`."""
 
 from __future__ import annotations
 
 import os
 import shlex
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,22 +16,34 @@ _WITHIN = 2.0
 
 def names(ctx: Any, incomplete: str) -> list[str]:
     """The ScannerJobs whose names begin so; none where they cannot be asked for soon."""
-    import asyncio
+    return _soon(_names(_where(ctx), incomplete), incomplete)
 
+
+def keys(ctx: Any, incomplete: str) -> list[str]:
+    """The rows that are remembered of the ScannerJob that is named, as a shell takes them."""
+    return _soon(_keys(_where(ctx), str(ctx.params.get("name"))), incomplete)
+
+
+def _where(ctx: Any) -> Any:
     from scannerjob.cli.places import Where
 
     said = ctx.params
     kubeconfig = said.get("kubeconfig")
-    where = Where(
+    return Where(
         said.get("namespace"),
         said.get("state"),
         said.get("context"),
         str(kubeconfig) if kubeconfig else None,
     )
+
+
+def _soon(asked: Coroutine[Any, Any, list[str]], incomplete: str) -> list[str]:
+    import asyncio
+
     # Whatever is wrong is told by the command itself.
     with suppress(Exception):
-        found = asyncio.run(asyncio.wait_for(_names(where, incomplete), _WITHIN))
-        return [name for name in found if name.startswith(incomplete)]
+        found = asyncio.run(asyncio.wait_for(asked, _WITHIN))
+        return [each for each in found if each.startswith(incomplete)]
     return []
 
 
@@ -42,6 +54,19 @@ async def _names(where: Any, incomplete: str) -> list[str]:
     async with opened(where) as place:
         found = await place.store.list(namespace if slash else place.namespace)
     return [str(each.ref) if slash else each.ref.name for each in found]
+
+
+async def _keys(where: Any, named: str) -> list[str]:
+    from scannerjob.cli.keys import typed
+    from scannerjob.cli.places import opened
+    from scannerjob.model.ledger import ledger_from_status
+
+    where, name = where.of(named)
+    async with opened(where) as place:
+        found = [each for each in await place.store.list(place.namespace) if each.ref.name == name]
+    ledgers = [ledger_from_status(each.status) for each in found]
+    rows = [typed(item.key) for ledger in ledgers if ledger for item in ledger.items]
+    return [row for row in rows if shlex.quote(row) == row]
 
 
 def complete_for_kubectl() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from scannerjob.model.ledger import Item, Ledger
-from scannerjob.model.row import canonical_key
+from scannerjob.model.row import canonical_key, key_parts
 
 
 def keys_meant(text: str) -> list[str]:
@@ -23,6 +23,16 @@ def keys_meant(text: str) -> list[str]:
         # A key that was too long to be kept whole is no JSON any more.
         return [canonical_key([text]), text]
     return [*plain, canonical_key([text])]
+
+
+def typed(key: str) -> str:
+    """What a person types for this key: its value alone, where that is enough."""
+    match key_parts(key):
+        case [value]:
+            alone = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            return alone if keys_meant(alone)[0] == key else key
+        case _:
+            return key
 
 
 def find_item(text: str, ledger: Ledger) -> Item | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from scannerjob.cli.completion import names
+from scannerjob.cli.completion import keys, names
 from scannerjob.cli.exits import Exit, leave, reaching, refuse
 from scannerjob.cli.printing import Output, emit, for_terminal
 
@@ -26,6 +26,7 @@ Key = Annotated[
         metavar="KEY",
         help="The row: the value of its key column, as 17 or invoice-4, or all of several as a "
         "JSON array.",
+        autocompletion=keys,
     ),
 ]
 Namespace = Annotated[
@@ -156,7 +157,9 @@ def explain(
 
 def retry(
     name: Name,
-    key: Annotated[str | None, typer.Argument(metavar="KEY", help="The row.")] = None,
+    key: Annotated[
+        str | None, typer.Argument(metavar="KEY", help="The row.", autocompletion=keys)
+    ] = None,
     all_parked: Annotated[
         bool, typer.Option("--all-parked", help="All rows that are out of attempts.")
     ] = False,
