@@ -19,7 +19,7 @@ from kopf._cogs.clients.watching import WatchingError
 
 from scannerjob import apiserver
 from scannerjob.controller import process
-from scannerjob.controller.handlers import configure
+from scannerjob.controller.handlers import configure, session_with
 from scannerjob.controller.lease import own_namespace
 from scannerjob.controller.options import Options
 from scannerjob.ports import ConfigurationError
@@ -119,6 +119,40 @@ def test_a_bug_alone_is_told_with_its_traceback(
     (record,) = caplog.records
     assert "beginning anew" in record.message
     assert bool(record.exc_text or record.exc_info) is is_bug
+
+
+class _SlowConnector(aiohttp.TCPConnector):
+    """Its connections are there once it is told so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked, self.go_on = asyncio.Event(), asyncio.Event()
+
+    async def connect(self, *args: Any, **options: Any) -> aiohttp.connector.Connection:
+        self.asked.set()
+        await self.go_on.wait()
+        return await super().connect(*args, **options)
+
+
+async def _got(session: aiohttp.ClientSession, url: str) -> None:
+    await session.get(url)
+
+
+def test_kopf_is_told_of_a_session_that_was_closed_while_a_request_connected() -> None:
+    async def close_it_meanwhile() -> None:
+        server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        connector = _SlowConnector()
+        async with server, connector:
+            session = session_with(connector)
+            request = asyncio.ensure_future(_got(session, f"http://127.0.0.1:{port}"))
+            await connector.asked.wait()
+            await session.close()
+            connector.go_on.set()
+            await request
+
+    with pytest.raises(RuntimeError, match="Session is closed"):
+        asyncio.run(close_it_meanwhile())
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -78,14 +78,36 @@ async def log_in(settings: kopf.OperatorSettings, memo: kopf.Memo, **_: Any) -> 
     # connections closed with it, the second would wait for the rest of its refusal: for ever, if it
     # were not for the limit on a watch that is silent.
     memo.connector = aiohttp.TCPConnector(limit=0, ssl=info.as_ssl_context())
-    session = aiohttp.ClientSession(
-        connector=memo.connector,
-        connector_owner=False,
+    session = session_with(
+        memo.connector,
         headers=info.as_http_headers(),
         proxy=access.proxy,
         trust_env=settings.networking.trust_env,
     )
     return kopf.AiohttpSession(server=info.server, aiohttp_session=session)
+
+
+def session_with(connector: aiohttp.BaseConnector, **options: Any) -> aiohttp.ClientSession:
+    """A session that leaves its connector open, and lets kopf know where it was closed.
+
+    Where that happens while a request connects, aiohttp runs into an AttributeError, and kopf would
+    end by it. By a RuntimeError it knows that it has to log in and try again.
+    """
+
+    async def tell(
+        request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        try:
+            return await send(request)
+        except (AssertionError, AttributeError):
+            if session.closed:
+                raise RuntimeError("Session is closed") from None
+            raise
+
+    session = aiohttp.ClientSession(
+        connector=connector, connector_owner=False, middlewares=[tell], **options
+    )
+    return session
 
 
 def _options(settings: kopf.OperatorSettings, memo: kopf.Memo) -> Options:
