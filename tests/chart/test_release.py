@@ -45,7 +45,7 @@ def gone(plane: ControlPlane) -> bool:
 
 
 def create_scannerjob(plane: ControlPlane, namespace: str) -> None:
-    plane.kubectl("wait", "--for=condition=Established", f"crd/{CRD_NAME}", "--timeout=30s")
+    plane.wait_established(CRD_NAME)
     plane.apply({**SCANNER_JOB, "metadata": {"name": "pages", "namespace": namespace}})
 
 
@@ -202,7 +202,7 @@ def test_a_release_is_tested_under_the_operators_own_rights(
             done.check_returncode()
 
     release_of_either.install({"replicas": 0, **values})
-    plane.kubectl("wait", "--for=condition=Established", f"crd/{CRD_NAME}", "--timeout=30s")
+    plane.wait_established(CRD_NAME)
     with Kubelet(plane.kubeconfig(), [namespace], work=run):
         with pytest.raises(HelmError, match="failed"):
             release_of_either.test()

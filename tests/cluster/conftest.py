@@ -10,8 +10,7 @@ from tests.cluster.job_target import Site
 from tests.cluster.jobs import JobWorkload
 from tests.cluster.operators import Operators, operator_account
 from tests.support.apiproxy import ApiProxy
-from tests.support.controlplane import ControlPlane, KubectlError
-from tests.support.waiting import eventually
+from tests.support.controlplane import ControlPlane
 
 Open = Callable[..., Site]
 CRDS = Path(__file__).parents[2] / "crds"
@@ -19,12 +18,7 @@ CRDS = Path(__file__).parents[2] / "crds"
 
 def install_crd(plane: ControlPlane) -> None:
     plane.kubectl("apply", "-f", CRDS)
-    established = (
-        *("wait", "--for=condition=Established", "crd/scannerjobs.scannerjob.dev"),
-        "--timeout=30s",
-    )
-    # kubectl fails at once where the new kind has no conditions yet.
-    eventually(lambda: plane.kubectl(*established), timeout=60, ignoring=KubectlError)
+    plane.wait_established("scannerjobs.scannerjob.dev")
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.support.processes import Process
+from tests.support.processes import Process, lives
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.timeout(300)
@@ -31,14 +31,6 @@ def _demo(folder: Path, *options: object) -> Process:
 
 def _started_by(process: Process) -> list[psutil.Process]:
     return psutil.Process(process.pid).children(recursive=True)
-
-
-def _is_alive(process: psutil.Process) -> bool:
-    """A process that was killed stays on as a zombie where nobody asks for its exit code."""
-    try:
-        return process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 def _query(file: Path, statement: str) -> list[tuple[object, ...]]:
@@ -86,7 +78,7 @@ def test_every_promise_is_kept_though_a_message_comes_twice(tmp_path: Path, kept
     assert re.search(r"Task \S+ ignored", workers)
     assert re.search(r"a worker has died that had launch \S+", workers)
     assert started
-    eventually(lambda: not any(map(_is_alive, started)), timeout=10)
+    eventually(lambda: not any(map(lives, started)), timeout=10)
 
 
 @pytest.fixture
@@ -112,7 +104,7 @@ def test_a_scanner_that_dies_is_told_with_its_log(playing: Process) -> None:
     assert playing.wait(30) == 1
     assert "scanner ended by itself" in playing.log()
     assert "default/pdf-pages: scanning" in playing.log()
-    eventually(lambda: not any(map(_is_alive, started)), timeout=10)
+    eventually(lambda: not any(map(lives, started)), timeout=10)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -126,5 +118,5 @@ def test_an_interruption_leaves_nothing_behind(
         demo.send(number)
         assert demo.wait(30) == 130
     assert started
-    eventually(lambda: not any(map(_is_alive, started)), timeout=10)
+    eventually(lambda: not any(map(lives, started)), timeout=10)
     assert [each.name for each in tmp_path.iterdir()] == ["demo.log"]

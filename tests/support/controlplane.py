@@ -145,6 +145,12 @@ class ControlPlane:
         """What `kubectl get ... -o json` returns."""
         return json.loads(self.kubectl("get", *args, "-o", "json"))
 
+    def wait_established(self, crd: str) -> None:
+        """Return when the API server knows the kind of this CRD."""
+        established = ("wait", "--for=condition=Established", f"crd/{crd}", "--timeout=30s")
+        # kubectl fails at once where the new kind has no conditions yet.
+        eventually(lambda: self.kubectl(*established), timeout=60, ignoring=KubectlError)
+
     def delete_crd(self, name: str) -> None:
         """Delete a CRD that may exist, and the objects of its kind.
 
@@ -152,7 +158,7 @@ class ControlPlane:
         server may give up listing its objects while their "storage is (re)initializing".
         """
         if self.kubectl("get", "crd", name, "--ignore-not-found"):
-            self.kubectl("wait", "--for=condition=Established", f"crd/{name}")
+            self.wait_established(name)
             self.kubectl("get", name, "--all-namespaces")
             self.kubectl("delete", "crd", name)
 

@@ -63,7 +63,7 @@ async def _keys(where: Any, named: str) -> list[str]:
 
     where, name = where.of(named)
     async with opened(where) as place:
-        found = [each for each in await place.store.list(place.namespace) if each.ref.name == name]
+        found = await place.named(name)
     ledgers = [ledger_from_status(each.status) for each in found]
     rows = [typed(item.key) for ledger in ledgers if ledger for item in ledger.items]
     return [row for row in rows if shlex.quote(row) == row]

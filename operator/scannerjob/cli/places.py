@@ -102,7 +102,7 @@ class Place:
 
     async def find(self, name: str) -> Snapshot:
         """This ScannerJob; where it is not there, or several are, ends with what is."""
-        found = await self._named(name)
+        found = await self.named(name)
         if len(found) > 1:
             there = " and ".join(str(each.ref) for each in found)
             refuse([f"{name} is the name of several, {there}: expected NAMESPACE/NAME, or -n"])
@@ -114,7 +114,7 @@ class Place:
         found = await _patiently(lambda: self.store.read(ref))
         return found or leave(Exit.NO, f"{ref}: it was deleted meanwhile")
 
-    async def _named(self, name: str) -> list[Snapshot]:
+    async def named(self, name: str) -> list[Snapshot]:
         """Those of this name; in one namespace there is one at most."""
         if self.namespace is None:
             return [each for each in await self.listed() if each.ref.name == name]
